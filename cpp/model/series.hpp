@@ -1,0 +1,42 @@
+// A series: one number over time, in base units. Names follow OpenTelemetry where one exists.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/clock.hpp"
+
+namespace argus {
+
+enum class Kind : std::uint8_t {
+    gauge,    // a level, used as it is
+    counter,  // monotonic since boot; engine/rates.cpp turns it into a rate per second
+};
+
+struct SeriesInfo {
+    std::string name;        // "system.cpu.time"
+    std::string unit;        // UCUM: "s", "By", "1", "{packet}"
+    Kind kind = Kind::gauge;
+    std::string attributes;  // "cpu.logical_number=0,cpu.mode=user": sorted by key; empty = none
+
+    [[nodiscard]] std::string full_name() const {
+        return attributes.empty() ? name : name + "{" + attributes + "}";
+    }
+    friend bool operator==(const SeriesInfo&, const SeriesInfo&) = default;
+};
+
+// A series lives in a slot; the generation tells a reused slot from its predecessor.
+struct Slot {
+    std::uint32_t index = 0;
+    std::uint32_t generation = 0;
+    friend bool operator==(const Slot&, const Slot&) = default;
+};
+
+// One observation on its way from a sampler to the engine.
+struct Sample {
+    Slot slot;
+    Nanos time = 0;      // Clock::mono() just before its file was read
+    double value = 0.0;  // base units; counters raw
+};
+
+}  // namespace argus
