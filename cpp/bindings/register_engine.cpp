@@ -1,7 +1,291 @@
+// Engine and catalogue. Calls that may take more than 5 us release the GIL; anomalies leave as dicts, which
+// python/argus/engine/core.py turns into records.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cmath>
+
+#include "base/dispatch.hpp"
+#include "bindings/convert.hpp"
 #include "bindings/register.hpp"
+#include "engine/catalog.hpp"
+#include "engine/criteria.hpp"
+#include "engine/engine.hpp"
+
+namespace py = pybind11;
 
 namespace argus::bindings {
+namespace {
 
-void register_engine(pybind11::module_&) {}
+using engine::Engine;
+
+py::list describe(std::span<const Option> options) {
+    py::list out;
+    for (const Option& o : options) {
+        py::dict d;
+        d["name"] = o.name;
+        d["unit"] = o.unit;
+        d["default"] = o.value;
+        d["min"] = o.min;
+        d["max"] = o.max;
+        d["documentation"] = o.documentation;
+        out.append(d);
+    }
+    return out;
+}
+
+py::dict describe(const Leaf& leaf) {
+    py::dict d;
+    d["name"] = leaf.name;
+    d["documentation"] = leaf.documentation;
+    d["reference"] = leaf.reference;
+    d["options"] = describe(leaf.options);
+    return d;
+}
+
+py::dict catalog() {
+    py::list sources, detectors, auditors, criteria;
+    for (const auto* s : engine::source_catalog()) {
+        py::dict d;
+        d["name"] = s->name;
+        d["documentation"] = s->documentation;
+        d["requires"] = s->requires_;
+        d["fix"] = s->fix;
+        d["interval_ms"] = s->interval_ms;
+        sources.append(d);
+    }
+    for (const auto* x : engine::detector_catalog()) detectors.append(describe(x->leaf));
+    for (const auto* x : engine::auditor_catalog()) auditors.append(describe(x->leaf));
+    for (const auto& c : engine::criteria()) {
+        py::dict d;
+        d["name"] = c.name;
+        d["severity"] = to_string(c.severity);
+        d["documentation"] = c.documentation;
+        d["options"] = describe(c.options);
+        criteria.append(d);
+    }
+    py::dict out;
+    out["sources"] = sources;
+    out["detectors"] = detectors;
+    out["auditors"] = auditors;
+    out["criteria"] = criteria;
+    return out;
+}
+
+ScopeKind scope_kind(const std::string& name) {
+    for (const auto kind : {ScopeKind::host, ScopeKind::tenant, ScopeKind::agent, ScopeKind::session, ScopeKind::task}) {
+        if (name == to_string(kind)) return kind;
+    }
+    throw py::value_error("scope kind: expected host, tenant, agent, session or task, found '" + name + "'");
+}
+
+engine::StopKind stop_kind(const std::string& name) {
+    for (const auto kind : {engine::StopKind::hard_kill, engine::StopKind::write_lockdown}) {
+        if (name == engine::to_string(kind)) return kind;
+    }
+    throw py::value_error("stop: expected hard_kill or write_lockdown, found '" + name + "'");
+}
+
+py::list to_python(const std::vector<Anomaly>& anomalies) {
+    py::list out;
+    for (const Anomaly& a : anomalies) out.append(anomaly_to_dict(a));
+    return out;
+}
+
+py::list take_decisions(Engine& engine) {
+    py::list out;
+    for (const engine::Decision& d : engine.take_decisions()) {
+        py::dict rest;
+        rest["ts"] = d.ts;
+        rest["anomaly"] = text(d.anomaly);
+        rest["criterion"] = d.criterion;
+        rest["reason"] = text(d.reason);
+        rest["word_raised"] = d.word_raised;
+        out.append(py::make_tuple(engine::to_string(d.kind), scope_to_dict(d.scope), rest));
+    }
+    return out;
+}
+
+// Indices of slots in which a series lives.
+std::vector<std::uint32_t> live_slots(const Engine& engine) {
+    std::vector<std::uint32_t> slots;
+    for (std::uint32_t i = 0; i < engine.row().size(); ++i) {
+        if (engine.series(i) != nullptr) slots.push_back(i);
+    }
+    return slots;
+}
+
+template <class Values>
+py::array_t<double> column(const std::vector<std::uint32_t>& slots, const Values& values) {
+    py::array_t<double> out(static_cast<py::ssize_t>(slots.size()));
+    auto* at = out.mutable_data();
+    for (const auto slot : slots) *at++ = static_cast<double>(values[slot]);
+    return out;
+}
+
+py::dict latest(const Engine& engine) {
+    const auto slots = live_slots(engine);
+    py::tuple names(slots.size()), units(slots.size());
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+        const SeriesInfo& info = *engine.series(slots[i]);
+        names[i] = text(info.full_name());
+        units[i] = info.kind == Kind::counter ? info.unit + "/s" : info.unit;
+    }
+    py::dict out;
+    out["time_ns"] = engine.row_time();
+    out["names"] = names;
+    out["units"] = units;
+    out["values"] = column(slots, engine.row());
+    out["expected"] = column(slots, engine.bank().expected());
+    out["lower"] = column(slots, engine.bank().lower());
+    out["upper"] = column(slots, engine.bank().upper());
+    out["bits"] = column(slots, engine.bank().bits());
+    return out;
+}
+
+py::object history(const Engine& engine, const std::string& name) {
+    for (const auto slot : live_slots(engine)) {
+        if (engine.series(slot)->full_name() != name) continue;
+        const std::size_t rows = engine.history().rows();
+        py::array_t<std::int64_t> times(static_cast<py::ssize_t>(rows));
+        py::array_t<double> values(static_cast<py::ssize_t>(rows));
+        engine.history().copy(slot, std::span(times.mutable_data(), rows), std::span(values.mutable_data(), rows));
+        return py::make_tuple(times, values);
+    }
+    return py::none();
+}
+
+py::dict statistics(Engine& engine) {
+    const auto& s = engine.statistics();
+    py::dict out = event_statistics_to_dict(engine.events());
+    out["steps"] = s.steps;
+    out["step_ns_last"] = s.step_ns_last;
+    out["step_ns_max"] = s.step_ns_max;
+    out["ingest_ns_total"] = s.ingest_ns_total;
+    out["failed"] = s.failed;
+    out["series"] = live_slots(engine).size();
+    out["sources_read"] = engine.host() != nullptr ? host_status_to_list(*engine.host()) : py::list();
+    return out;
+}
+
+using LeafValues = std::vector<std::tuple<std::string, bool, std::vector<double>>>;
+
+std::vector<engine::LeafOptions> leaf_options(const LeafValues& values) {
+    std::vector<engine::LeafOptions> out;
+    for (const auto& [name, enabled, options] : values) out.push_back({name, enabled, options});
+    return out;
+}
+
+std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& sys, const std::string& cgroup,
+                                    bool host_plane,
+                                    const std::vector<std::tuple<std::string, bool, std::int64_t>>& sources,
+                                    std::pair<bool, std::int64_t> processes, const LeafValues& detectors,
+                                    const LeafValues& auditors, const LeafValues& criteria,
+                                    const std::map<std::string, std::int64_t>& caps_nusd, bool caps_strict,
+                                    const std::map<std::string, std::pair<std::int64_t, std::int64_t>>& prices,
+                                    double false_alarms_per_day, double tick_s, std::uint32_t history_rows,
+                                    bool guard_every_session) {
+    engine::EngineOptions options;
+    options.host_plane = host_plane;
+    options.host.roots = {proc, sys, cgroup};
+    for (const auto& [name, enabled, interval] : sources) options.host.sources.push_back({name, enabled, interval});
+    options.host.processes = processes.first;
+    options.host.processes_interval_ms = processes.second;
+    options.bank.detectors = leaf_options(detectors);
+    options.bank.false_alarms_per_day = false_alarms_per_day;
+    options.bank.tick_s = tick_s;
+    options.events.auditors = leaf_options(auditors);
+    options.events.criteria = leaf_options(criteria);
+    for (const auto& [kind, nusd] : caps_nusd) options.events.default_caps.push_back({scope_kind(kind), nusd, caps_strict});
+    for (const auto& [model, price] : prices) options.events.prices.push_back({model, price.first, price.second});
+    options.history_rows = history_rows;
+    options.guard_every_session = guard_every_session;
+    return std::make_unique<Engine>(std::move(options));
+}
+
+}  // namespace
+
+void register_engine(py::module_& m) {
+    m.def("catalog", &catalog);
+    m.def("instruction_set", [] {
+        constexpr const char* names[] = {"baseline", "v3", "v4"};
+        return names[static_cast<int>(isa())];
+    });
+    m.attr("EVENT_TIME") = engine::kEventTime;
+
+    using namespace py::literals;
+    py::class_<Engine>(m, "Engine")
+        .def(py::init(&make_engine), py::kw_only(), "proc"_a, "sys"_a, "cgroup"_a, "host_plane"_a, "sources"_a,
+             "processes"_a, "detectors"_a, "auditors"_a, "criteria"_a, "caps_nusd"_a, "caps_strict"_a, "prices"_a,
+             "false_alarms_per_day"_a, "tick_s"_a, "history_rows"_a, "guard_every_session"_a)
+        .def("start", &Engine::start)
+        .def("stop", &Engine::stop, py::call_guard<py::gil_scoped_release>())
+        .def("ingest",
+             [](Engine& engine, const py::bytes& data, std::uint32_t credential, bool require_seq, Nanos now) {
+                 const std::string_view view = data;
+                 std::vector<Anomaly> found;
+                 engine::IngestReport report;
+                 {
+                     const py::gil_scoped_release unlocked;
+                     report = engine.ingest(std::as_bytes(std::span(view)), credential, require_seq, now, found);
+                 }
+                 return py::make_tuple(report.accepted, rejected_to_dict(report), to_python(found));
+             })
+        .def("step",
+             [](Engine& engine, Nanos now) {
+                 std::vector<Anomaly> found;
+                 {
+                     const py::gil_scoped_release unlocked;
+                     engine.step(now, found);
+                 }
+                 return to_python(found);
+             })
+        .def("take_decisions", &take_decisions)
+        .def("attach_control", &Engine::attach_control)
+        .def("set_guarded",
+             [](Engine& engine, const std::vector<std::pair<std::string, std::string>>& scopes) {
+                 std::set<std::pair<ScopeKind, std::string>> set;
+                 for (const auto& [kind, name] : scopes) set.insert({scope_kind(kind), name});
+                 engine.stops().set_guarded(std::move(set));
+             })
+        .def("release_stop",
+             [](Engine& engine, const std::string& stop, const std::string& kind, const std::string& name) {
+                 engine.stops().release(stop_kind(stop), scope_kind(kind), name);
+             })
+        .def("bind_session", [](Engine& engine, const std::string& tenant,
+                                const std::string& session) { return engine.events().bind_session(tenant, session); })
+        .def("release_session", [](Engine& engine, std::uint32_t credential) { engine.events().release(credential); })
+        .def("set_cap",
+             [](Engine& engine, const std::string& kind, const std::string& tenant, const std::string& name,
+                std::int64_t nusd, bool strict) {
+                 engine.events().set_cap(scope_kind(kind), tenant, name, nusd, strict);
+             })
+        .def("spend",
+             [](Engine& engine, const std::string& kind, const std::string& tenant, const std::string& name) {
+                 return spend_to_dict(engine.events().spend(scope_kind(kind), tenant, name));
+             })
+        .def("latest", &latest)
+        .def("history", &history)
+        .def("processes",
+             [](Engine& engine) {
+                 return engine.host() != nullptr ? processes_to_dict(engine.host()->processes()) : py::dict();
+             })
+        .def("statistics", &statistics)
+        .def("quarantine", [](Engine& engine) { return quarantine_to_list(engine.events()); })
+        .def("snapshot",
+             [](const Engine& engine) {
+                 const auto state = engine.snapshot();
+                 return py::bytes(reinterpret_cast<const char*>(state.data()), state.size());
+             })
+        .def("restore", [](Engine& engine, const py::bytes& state) {
+            const std::string_view view = state;
+            try {
+                engine.restore(std::as_bytes(std::span(view)));
+            } catch (const CodecError& error) {
+                throw py::value_error(error.what());
+            }
+        });
+}
 
 }  // namespace argus::bindings

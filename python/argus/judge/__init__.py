@@ -1,0 +1,1 @@
+"""Judgement: incidents and ranked causes, pure functions over records."""

@@ -1,0 +1,1 @@
+"""The control directory, issues and the process supervisor."""

@@ -1,0 +1,1 @@
+"""Services: the collector loop, replay, drill, doctor."""

@@ -1,0 +1,21 @@
+// THE table: every source, detector and auditor is one file and one line here. Configuration, documentation, coverage
+// and the contract tests are derived from it.
+#pragma once
+
+#include <span>
+
+#include "auditors/auditor.hpp"
+#include "detectors/detector.hpp"
+#include "sources/source.hpp"
+
+#define ARGUS_SOURCES(X) X(cpu) X(memory) X(network) X(pressure)
+#define ARGUS_DETECTORS(X) X(residual)
+#define ARGUS_AUDITORS(X) X(causal) X(loop) X(budget)
+
+namespace argus::engine {
+
+[[nodiscard]] std::span<const sources::SourceDescriptor* const> source_catalog() noexcept;
+[[nodiscard]] std::span<const detectors::DetectorDescriptor* const> detector_catalog() noexcept;
+[[nodiscard]] std::span<const auditors::AuditorDescriptor* const> auditor_catalog() noexcept;
+
+}  // namespace argus::engine

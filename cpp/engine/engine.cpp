@@ -1,0 +1,181 @@
+#include "engine/engine.hpp"
+
+#include <algorithm>
+#include <cinttypes>
+#include <cstdio>
+
+#include "engine/catalog.hpp"
+
+namespace argus::engine {
+namespace {
+
+constexpr std::uint32_t kStateMagic = 0x41524753;  // "SGRA" on disk
+constexpr std::uint32_t kStateVersion = 1;
+constexpr std::uint32_t kHostSlots = HostPlane::kMaxSeries;
+
+std::string format_number(double value) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.4g", value);
+    return text;
+}
+
+std::string deterministic_id(std::string_view series, Nanos ts, std::uint64_t count) {
+    std::uint64_t hash = 0xcbf29ce484222325ULL ^ static_cast<std::uint64_t>(ts);  // FNV-1a
+    for (const char c : series) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
+    hash = (hash ^ count) * 0x9E3779B97F4A7C15ULL;
+    hash ^= hash >> 29;
+    char text[17];
+    std::snprintf(text, sizeof text, "%016" PRIx64, hash);
+    return text;
+}
+
+Anomaly to_anomaly(const Utterance& said, const SeriesInfo& info, Nanos wall_now, std::uint64_t count) {
+    Anomaly anomaly;
+    anomaly.series = info.full_name();
+    anomaly.id = deterministic_id(anomaly.series, wall_now, count);
+    anomaly.ts = wall_now;
+    anomaly.family = Family::host;
+    anomaly.detector = "residual";
+    anomaly.value = said.value;
+    anomaly.expected = said.expected;
+    anomaly.lower = said.lower;
+    anomaly.upper = said.upper;
+    anomaly.bits = static_cast<double>(said.bits);
+    anomaly.false_alarm_interval_s = said.false_alarm_interval_s;
+    anomaly.since = said.since_wall;
+    anomaly.direction = said.direction;
+    anomaly.evidence = {anomaly.series};
+    const std::string unit = info.kind == Kind::counter ? info.unit + "/s" : info.unit;
+    anomaly.message = said.onset
+                          ? anomaly.series + " is " + format_number(said.value) + " " + unit + ", expected " +
+                                format_number(said.lower) + " to " + format_number(said.upper) + " (" +
+                                format_number(static_cast<double>(said.bits)) + " bits)"
+                          : anomaly.series + " is back to normal at " + format_number(said.value) + " " + unit;
+    return anomaly;
+}
+
+}  // namespace
+
+Engine::Engine(EngineOptions options)
+    : options_(std::move(options)),
+      host_(options_.host_plane
+                ? std::make_unique<HostPlane>(options_.host, source_catalog(), system_io(), clock_)
+                : nullptr),
+      events_(options_.events),
+      event_series_(events_.series_infos()),
+      bank_(kHostSlots + static_cast<std::uint32_t>(event_series_.size()), options_.bank),
+      history_(kHostSlots + static_cast<std::uint32_t>(event_series_.size()), options_.history_rows),
+      stops_(options_.guard_every_session),
+      row_(kHostSlots + event_series_.size(), kNotANumber) {}
+
+void Engine::start() {
+    if (host_) host_->start();
+}
+
+void Engine::stop() {
+    if (host_) host_->stop();
+}
+
+template <class Work>
+void Engine::guarded(Work&& work) {
+    if (statistics_.failed) throw InternalError("the engine has failed and does not go on");
+    try {
+        work();
+    } catch (const InternalError&) {
+        statistics_.failed = true;
+        throw;
+    }
+}
+
+IngestReport Engine::ingest(std::span<const std::byte> frame, std::uint32_t credential, bool require_seq, Nanos now,
+                            std::vector<Anomaly>& out) {
+    IngestReport report;
+    guarded([&] {
+        const Nanos start = read_clock(CLOCK_MONOTONIC);
+        const std::size_t before = out.size();
+        report = events_.ingest(frame, credential, require_seq, now, out);
+        decide(std::span(out).subspan(before));
+        statistics_.ingest_ns_total += read_clock(CLOCK_MONOTONIC) - start;
+    });
+    return report;
+}
+
+void Engine::step(Nanos wall_now, std::vector<Anomaly>& out) {
+    guarded([&] {
+        const Nanos start = read_clock(CLOCK_MONOTONIC);
+        const std::size_t before = out.size();
+        events_.tick(wall_now, out);
+        decide(std::span(out).subspan(before));
+        if (host_) {
+            gather_row();
+            row_time_ = wall_now;
+            history_.push(wall_now, row_);
+            bank_.step(row_, clock_.mono(), wall_now);
+            speak(wall_now, out);
+        }
+        ++statistics_.steps;
+        statistics_.anomalies += out.size() - before;
+        statistics_.step_ns_last = read_clock(CLOCK_MONOTONIC) - start;
+        statistics_.step_ns_max = std::max(statistics_.step_ns_max, statistics_.step_ns_last);
+    });
+}
+
+void Engine::gather_row() {
+    host_->drain();
+    const auto reopened = host_->reopened();
+    if (!reopened.empty()) {
+        bank_.reset(reopened);
+        for (const std::uint32_t slot : reopened) history_.reset(slot);
+    }
+    const auto observed = host_->row();
+    std::copy(observed.begin(), observed.end(), row_.begin());
+    std::fill(row_.begin() + static_cast<std::ptrdiff_t>(observed.size()), row_.begin() + kHostSlots, kNotANumber);
+    events_.series_values(std::span(row_).subspan(kHostSlots));
+}
+
+void Engine::speak(Nanos wall_now, std::vector<Anomaly>& out) {
+    for (const Utterance& said : bank_.spoken()) {
+        const SeriesInfo* info = series(said.slot);
+        if (info != nullptr) out.push_back(to_anomaly(said, *info, wall_now, statistics_.steps));
+    }
+}
+
+void Engine::decide(std::span<const Anomaly> found) {
+    for (const Anomaly& anomaly : found) {
+        auto decision = stops_.decide(anomaly);
+        if (!decision) continue;
+        if (word_ && enforce_ && decision->scope.kind == ScopeKind::host) {
+            word_->raise_bits(decision->kind == StopKind::hard_kill ? EpochWord::kHostKill : EpochWord::kHostLockdown);
+            decision->word_raised = true;
+        }
+        decisions_.push_back(std::move(*decision));
+    }
+}
+
+void Engine::attach_control(const std::string& path, bool enforce) {
+    word_.emplace(path, /*create=*/true);
+    enforce_ = enforce;
+}
+
+const SeriesInfo* Engine::series(std::uint32_t slot) const noexcept {
+    if (slot >= kHostSlots) {
+        const std::size_t at = slot - kHostSlots;
+        return at < event_series_.size() ? &event_series_[at] : nullptr;
+    }
+    return host_ ? host_->series(slot) : nullptr;
+}
+
+std::vector<std::byte> Engine::snapshot() const {
+    Writer writer(kStateMagic, kStateVersion);
+    bank_.save(writer);
+    events_.save(writer);
+    return writer.finish();
+}
+
+void Engine::restore(std::span<const std::byte> state) {
+    Reader reader(state, kStateMagic, kStateVersion);
+    bank_.load(reader);
+    events_.load(reader);
+}
+
+}  // namespace argus::engine

@@ -1,0 +1,97 @@
+// The engine composes the planes: host samples and agent events in, anomalies and stop decisions out. Driven from one
+// thread; reads no clock but the one it is given a `now` of; the only state shared with samplers are their rings.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/bank.hpp"
+#include "engine/epoch_word.hpp"
+#include "engine/event_plane.hpp"
+#include "engine/host_plane.hpp"
+#include "engine/stops.hpp"
+#include "model/anomaly.hpp"
+#include "ring/history.hpp"
+
+namespace argus::engine {
+
+struct EngineOptions {
+    bool host_plane = true;
+    HostOptions host;
+    BankOptions bank;
+    EventPlaneOptions events;
+    std::uint32_t history_rows = 3600;
+    bool guard_every_session = false;
+};
+
+struct EngineStatistics {
+    std::uint64_t steps = 0;
+    std::uint64_t anomalies = 0;
+    Nanos step_ns_last = 0;
+    Nanos step_ns_max = 0;
+    Nanos ingest_ns_total = 0;
+    bool failed = false;
+};
+
+class Engine {
+public:
+    explicit Engine(EngineOptions options);
+
+    void start();
+    void stop();
+
+    // Decodes and judges one frame; see EventPlane::ingest. Host-wide stops flip the epoch word before this returns.
+    IngestReport ingest(std::span<const std::byte> frame, std::uint32_t credential, bool require_seq, Nanos now,
+                        std::vector<Anomaly>& out);
+
+    // One tick: drains samples, turns counters into rates, scores, speaks, learns; runs the auditors' deadlines.
+    void step(Nanos wall_now, std::vector<Anomaly>& out);
+
+    [[nodiscard]] std::vector<Decision> take_decisions() { return std::exchange(decisions_, {}); }
+
+    // enforce = false: decisions are reported, the word is left alone.
+    void attach_control(const std::string& path, bool enforce);
+
+    [[nodiscard]] StopPolicy& stops() noexcept { return stops_; }
+    [[nodiscard]] EventPlane& events() noexcept { return events_; }
+    [[nodiscard]] HostPlane* host() noexcept { return host_.get(); }
+    [[nodiscard]] const Bank& bank() const noexcept { return bank_; }
+    [[nodiscard]] const ring::History& history() const noexcept { return history_; }
+    [[nodiscard]] const EngineStatistics& statistics() const noexcept { return statistics_; }
+    [[nodiscard]] std::span<const double> row() const noexcept { return row_; }
+    [[nodiscard]] Nanos row_time() const noexcept { return row_time_; }
+
+    // Info of the series in a slot of the row, or null where none lives.
+    [[nodiscard]] const SeriesInfo* series(std::uint32_t slot) const noexcept;
+
+    [[nodiscard]] std::vector<std::byte> snapshot() const;
+    void restore(std::span<const std::byte> state);
+
+private:
+    void gather_row();
+    void speak(Nanos wall_now, std::vector<Anomaly>& out);
+    void decide(std::span<const Anomaly> found);
+    // Runs `work`; a broken invariant marks the engine failed for good, so that its heartbeat stops.
+    template <class Work>
+    void guarded(Work&& work);
+
+    EngineOptions options_;
+    SystemClock clock_;
+    std::unique_ptr<HostPlane> host_;
+    EventPlane events_;
+    std::vector<SeriesInfo> event_series_;
+    Bank bank_;
+    ring::History history_;
+    StopPolicy stops_;
+    std::optional<EpochWord> word_;
+    bool enforce_ = false;
+    std::vector<double> row_;
+    Nanos row_time_ = 0;
+    std::vector<Decision> decisions_;
+    EngineStatistics statistics_;
+};
+
+}  // namespace argus::engine

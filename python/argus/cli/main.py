@@ -1,0 +1,286 @@
+"""`argus`: everything a person does around the daemon."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from argus.cli.common import ConfigOption, JsonOption, parse_duration, run_app
+from argus.errors import UsageError
+from argus.schema import Anomaly, Scope, ScopeKind, StopKind
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+explain_app = typer.Typer(no_args_is_help=True, help="Why Argus judges as it does.")
+config_app = typer.Typer(no_args_is_help=True, help="The configuration in force.")
+app.add_typer(explain_app, name="explain")
+app.add_typer(config_app, name="config")
+
+ScopeOption = Annotated[str, typer.Option("--scope", help="host, or kind:id with kind tenant, agent, session or task.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; written into flag and journal.")]
+ActorOption = Annotated[str, typer.Option("--actor", help="Who acts; default: this user.")]
+
+
+def _emit(value: Any) -> None:
+    typer.echo(json.dumps(msgspec.to_builtins(value), indent=2))
+
+
+def _scope(text: str) -> Scope:
+    kind, _, name = text.partition(":")
+    if kind == "host" and not name:
+        return Scope(ScopeKind.HOST, "")
+    if kind not in list(ScopeKind) or not name:
+        raise UsageError(f"--scope: expected 'host' or kind:id with kind in {', '.join(ScopeKind)}, found {text!r}")
+    return Scope(ScopeKind(kind), name)
+
+
+def _actor(given: str) -> str:
+    return given or f"user:{getpass.getuser()}"
+
+
+@app.command()
+def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """What can and cannot be seen here, each gap with its fix. Exit 1 when something needed is missing."""
+    from argus.config import load
+    from argus.services import doctor as service
+
+    report = service.examine(load(config))
+    if as_json:
+        _emit(report.to_dict())
+    else:
+        typer.echo(report.render())
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command()
+def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """What the running collector sees: sources, events, flags, incidents."""
+    from argus.config import load
+    from argus.services.status import render_status
+    from argus.wire.zmq import CommandClient
+
+    loaded = load(config)
+    with CommandClient(loaded.home) as client:
+        reply = client.request({"verb": "status"})
+    if as_json:
+        _emit(reply)
+    else:
+        typer.echo(render_status(reply))
+
+
+@app.command()
+def tail(
+    topics: Annotated[list[str] | None, typer.Argument(help="Topic prefixes; all when left out.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="XPUB endpoint; default: from the configuration.")] = None,
+    for_: Annotated[str | None, typer.Option("--for", help="End after this long.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Anomalies, incidents and flags as they are published; gaps are reported."""
+    from argus.config import load
+    from argus.services.status import anomaly_line, printable
+    from argus.wire.zmq import subscribe
+
+    loaded = load(config)
+    limit = parse_duration(for_) if for_ else None
+    for record in subscribe(
+        endpoint or loaded.outlets.zmq.endpoint,
+        tuple(topics or ()),
+        timeout_s=limit,
+        replay_endpoint=loaded.outlets.zmq.replay_endpoint,
+    ):
+        if as_json:
+            typer.echo(json.dumps({"record": type(record).__name__.lower(), **msgspec.to_builtins(record)}))
+        elif isinstance(record, Anomaly):
+            typer.echo(anomaly_line(record))
+        else:
+            typer.echo(printable(f"{type(record).__name__.lower()}: {msgspec.to_builtins(record)}", 300))
+
+
+@app.command()
+def incidents(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Open incidents of the running collector, most severe first, with their ranked causes."""
+    from argus.config import load
+    from argus.services.status import render_incidents
+    from argus.wire.zmq import CommandClient
+
+    with CommandClient(load(config).home) as client:
+        reply = client.request({"verb": "incidents"})
+    if as_json:
+        _emit(reply["incidents"])
+    else:
+        typer.echo(render_incidents(reply["incidents"]))
+
+
+@app.command()
+def replay(
+    file: Annotated[str, typer.Argument(help="NDJSON events, .gz too; - reads standard input.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    limit: Annotated[int, typer.Option(help="Anomalies to list.")] = 20,
+) -> None:
+    """What Argus would have found and stopped in past events."""
+    from argus.config import load
+    from argus.services.replay import replay as run_replay
+    from argus.services.status import render_replay
+
+    report = run_replay(file, config=load(config))
+    if as_json:
+        _emit(report)
+    else:
+        typer.echo(render_replay(report, limit=limit))
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def run(
+    command: Annotated[list[str], typer.Argument(help="The agent's command, after --.")],
+    budget_usd: Annotated[str | None, typer.Option(help="Absolute cap of this session in USD.")] = None,
+    session: Annotated[str | None, typer.Option(help="Session id; default: made up.")] = None,
+    observe: Annotated[bool, typer.Option("--observe", help="Report what would be stopped, stop nothing.")] = False,
+    pause: Annotated[bool, typer.Option("--pause", help="SIGSTOP the child while a lockdown stands.")] = False,
+    grace: Annotated[str, typer.Option(help="Between SIGTERM and SIGKILL.")] = "500ms",
+    config: ConfigOption = None,
+) -> None:
+    """Run an agent as a guarded session: budget, private event socket, verified stop of its whole process tree."""
+    from argus.config import load
+    from argus.services.session import run_session
+
+    raise typer.Exit(
+        run_session(
+            command,
+            config=load(config),
+            config_path=config,
+            budget_usd=budget_usd,
+            session=session,
+            observe=observe,
+            pause=pause,
+            grace_s=parse_duration(grace),
+        )
+    )
+
+
+@app.command()
+def drill(as_json: JsonOption = False) -> None:
+    """Rehearse a stop: a sandboxed runaway agent is detected, flagged, killed and verified. Exit 0 = Argus can halt."""
+    from argus.services.drill import drill as run_drill
+
+    report = run_drill(say=None if as_json else typer.echo)
+    if as_json:
+        _emit(report)
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command()
+def trip(
+    kind: Annotated[StopKind, typer.Argument(help="hard_kill or write_lockdown.")],
+    reason: ReasonOption,
+    scope: ScopeOption = "host",
+    actor: ActorOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Stop now, by hand. Works with Argus stopped, hung, or the disk full."""
+    from argus.config import load
+    from argus.services.manual import trip as run_trip
+
+    typer.echo(run_trip(load(config), kind, _scope(scope), reason=reason, actor=_actor(actor)))
+
+
+@app.command()
+def hold(
+    reason: ReasonOption,
+    scope: ScopeOption = "host",
+    for_: Annotated[str, typer.Option("--for", help="How long, at most 4h.")] = "30m",
+    actor: ActorOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Hold automatic stops of a scope for a while; manual trips and absolute budgets are never held."""
+    from argus.config import load
+    from argus.services.manual import hold as run_hold
+
+    typer.echo(
+        run_hold(load(config), _scope(scope), seconds=parse_duration(for_), reason=reason, actor=_actor(actor))
+    )
+
+
+@app.command()
+def reset(
+    kind: Annotated[StopKind, typer.Argument(help="hard_kill or write_lockdown.")],
+    reason: ReasonOption,
+    scope: ScopeOption = "host",
+    actor: ActorOption = "",
+    second_actor: Annotated[str, typer.Option(help="Second person, where the cause was a breach.")] = "",
+    config: ConfigOption = None,
+) -> None:
+    """Clear a stop; the flag moves to the archive."""
+    from argus.config import load
+    from argus.services.manual import reset as run_reset
+
+    typer.echo(
+        run_reset(
+            load(config), kind, _scope(scope), reason=reason, actor=_actor(actor), second_actor=second_actor or None
+        )
+    )
+
+
+@app.command()
+def verify(
+    journal: Annotated[Path | None, typer.Option(help="Journal file; default: from the configuration.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Public key file; default: beside the journal.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check the journal offline: hash chain and signatures. Exit 1 names the first bad record."""
+    from argus.config import load
+    from argus.record.verify import verify as run_verify
+    from argus.services.status import render_verify
+
+    home = load(config).home
+    report = run_verify(journal or home / "journal.db", key or home / "keys" / "journal.pub")
+    if as_json:
+        _emit(report)
+    else:
+        typer.echo(render_verify(report))
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@explain_app.command("criteria")
+def explain_criteria(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """The criteria that turn findings into stops, with the values in force here."""
+    from argus.config import load
+    from argus.services.explain import criteria, render_criteria
+
+    rows = criteria(load(config))
+    if as_json:
+        _emit(rows)
+    else:
+        typer.echo(render_criteria(rows))
+
+
+@config_app.command("show")
+def config_show(config: ConfigOption = None) -> None:
+    """Every key with its documentation and the value in force, as TOML."""
+    from argus.config import load, to_toml
+
+    typer.echo(to_toml(load(config)))
+
+
+@config_app.command("check")
+def config_check(config: ConfigOption = None) -> None:
+    """Read the configuration and say what is wrong with it; exit 78 when it cannot be used."""
+    from argus.config import load
+
+    load(config)
+    typer.echo(f"{config or 'embedded defaults'}: usable")
+
+
+def main() -> None:
+    """Console script."""
+    run_app(app, "argus")
+
+
+if __name__ == "__main__":
+    main()

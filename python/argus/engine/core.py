@@ -1,0 +1,321 @@
+"""The engine: observations and events in, anomalies and stop decisions out. One `step(now)` for live, replay and tests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from math import isnan
+from platform import node
+from typing import Any, Final, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from argus import _core
+from argus.errors import UsageError
+from argus.schema import Anomaly, Scope, ScopeKind, StopKind
+
+EVENT_TIME: Final = _core.EVENT_TIME
+"""As `now`: every event's own `ts` is the time it is judged at, and deadlines run on event time."""
+
+
+def catalog() -> dict[str, list[dict[str, Any]]]:
+    """Every source, detector, auditor and criterion with its options, units, bounds and documentation."""
+    described: dict[str, list[dict[str, Any]]] = _core.catalog()
+    return described
+
+
+def instruction_set() -> str:
+    """The instruction set the kernels run on: `baseline`, `v3` or `v4` (x86-64 levels)."""
+    return str(_core.instruction_set())
+
+
+class SourceOption(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether and how often (ms) a source is read; interval None = the source's own default."""
+
+    enabled: bool = True
+    interval_ms: int | None = None
+
+
+class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the core needs to know. Options of leaves left out take the defaults of their descriptors.
+
+    Money is integer nano-USD (1e-9 USD); prices are nano-USD per million tokens (input, output), key "" = the upper
+    bound for models that are not listed. `caps_nusd` has keys host, tenant, agent, session.
+    """
+
+    proc: str = "/proc"
+    sys: str = "/sys"
+    cgroup: str | None = None
+    sources: dict[str, SourceOption] = {}
+    processes: SourceOption = SourceOption(interval_ms=1000)
+    detectors: dict[str, dict[str, float]] = {}
+    auditors: dict[str, dict[str, float]] = {}
+    criteria: dict[str, dict[str, float]] = {}
+    disabled: frozenset[str] = frozenset()
+    caps_nusd: dict[str, int] = {}
+    caps_strict: bool = False
+    prices_nusd_per_mtok: dict[str, tuple[int, int]] = {}
+    false_alarms_per_day: float = 1.0
+    tick_ms: int = 1000
+    history_rows: int = 3600
+    seed: int = 7
+
+
+class HasEngineOptions(Protocol):
+    """A configuration that says what the engine needs (`argus.config.Config` does)."""
+
+    def engine_options(self) -> EngineOptions: ...
+
+
+class IngestReport(msgspec.Struct, frozen=True):
+    """What became of one frame: events accepted, events rejected by reason, anomalies found at once."""
+
+    accepted: int
+    rejected: dict[str, int]
+    anomalies: list[Anomaly]
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """A stop the engine decided on: set it on `scope`. `word_raised` = the epoch word already says so."""
+
+    ts: int
+    kind: StopKind
+    scope: Scope
+    anomaly: str
+    criterion: str
+    reason: str
+    word_raised: bool
+
+
+class Latest(msgspec.Struct, frozen=True, kw_only=True):
+    """Newest row of every live series: arrays of shape (n_series,), float64, rates per second for counters."""
+
+    time_ns: int
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    values: Any
+    expected: Any
+    lower: Any
+    upper: Any
+    bits: Any
+
+
+class Engine:
+    """The auditor's core, driven from one thread.
+
+    Parameters
+    ----------
+    config : EngineOptions, or a configuration that has `engine_options()`; None = defaults
+    host_plane : read this machine's kernel (False for replays)
+    guard_every_session : take a live guard on every session for granted (replays); else see `set_guarded`
+    host : name written into anomalies; None = this machine's
+
+    Raises
+    ------
+    UsageError : an option is unknown or out of its bounds
+    """
+
+    def __init__(
+        self,
+        config: EngineOptions | HasEngineOptions | None = None,
+        *,
+        host_plane: bool = True,
+        guard_every_session: bool = False,
+        host: str | None = None,
+    ) -> None:
+        options = (
+            EngineOptions() if config is None else config if isinstance(config, EngineOptions) else config.engine_options()
+        )
+        self.host = host if host is not None else node()
+        described = catalog()
+        try:
+            self._core = _core.Engine(
+                proc=options.proc,
+                sys=options.sys,
+                cgroup=options.cgroup or "",
+                host_plane=host_plane,
+                sources=[
+                    (s["name"], *_source(options, s["name"], s["interval_ms"])) for s in described["sources"]
+                ],
+                processes=(
+                    options.processes.enabled,
+                    options.processes.interval_ms or 1000,
+                ),
+                detectors=_leaves(described["detectors"], options.detectors, options.disabled, "detectors"),
+                auditors=_leaves(described["auditors"], options.auditors, options.disabled, "auditors"),
+                criteria=_leaves(described["criteria"], options.criteria, options.disabled, "criteria"),
+                caps_nusd={ScopeKind(kind).value: nusd for kind, nusd in options.caps_nusd.items()},
+                caps_strict=options.caps_strict,
+                prices=options.prices_nusd_per_mtok,
+                false_alarms_per_day=options.false_alarms_per_day,
+                tick_s=options.tick_ms / 1000,
+                history_rows=options.history_rows,
+                guard_every_session=guard_every_session,
+            )
+        except ValueError as error:
+            raise UsageError(f"Engine: {error}") from None
+
+    def start(self) -> None:
+        """Start the sampler threads. Without it, `step` polls the sources that are due in the calling thread."""
+        self._core.start()
+
+    def close(self) -> None:
+        """Stop the sampler threads; the engine can still be read."""
+        self._core.stop()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def ingest(
+        self, data: bytes, *, credential: int = 0, require_seq: bool = False, now: int | None = None
+    ) -> IngestReport:
+        """Decode one frame (a msgpack map, or an array of at most 1,024 maps) and judge its events at once.
+
+        Parameters
+        ----------
+        credential : of `bind_session`; 0 = a shared inlet that owns no scope
+        require_seq : refuse events without `seq` (the bus)
+        now : wall-clock ns at which the frame arrived; None = this moment; EVENT_TIME = each event's own ts
+        """
+        accepted, rejected, anomalies = self._core.ingest(
+            data, credential, require_seq, time.time_ns() if now is None else now
+        )
+        return IngestReport(accepted, rejected, self._records(anomalies))
+
+    def step(self, now: int | None = None) -> list[Anomaly]:
+        """One tick: samples to rates to detectors, deadlines of the auditors. Returns what it has to say.
+
+        now : wall-clock ns; None = this moment
+        """
+        return self._records(self._core.step(time.time_ns() if now is None else now))
+
+    def decisions(self) -> list[Decision]:
+        """Stops decided since the last call, in order; the caller sets the flags."""
+        return [
+            Decision(kind=StopKind(kind), scope=_scope(scope), **rest)
+            for kind, scope, rest in self._core.take_decisions()
+        ]
+
+    def attach_control(self, path: str, *, enforce: bool) -> None:
+        """Let deterministic host-wide stops flip the epoch word at `path` themselves, before Python sees them."""
+        self._core.attach_control(path, enforce)
+
+    def set_guarded(self, scopes: Iterable[tuple[ScopeKind, str]]) -> None:
+        """Scopes with a live announced guard: a stop goes to the narrowest of them that covers it, else to the host."""
+        self._core.set_guarded([(kind.value, name) for kind, name in scopes])
+
+    def release_stop(self, kind: StopKind, scope: Scope) -> None:
+        """A stop was cleared: its next reason counts again."""
+        self._core.release_stop(kind.value, scope.kind.value, scope.id)
+
+    def bind_session(self, session: str, *, tenant: str = "") -> int:
+        """A credential that alone may speak for `session`; events of others that claim it are counted as forged."""
+        return int(self._core.bind_session(tenant, session))
+
+    def release_session(self, credential: int) -> None:
+        """Forget a credential; its session stays in the ledger."""
+        self._core.release_session(credential)
+
+    def set_cap(self, kind: ScopeKind, name: str, cap_nusd: int, *, tenant: str = "", strict: bool = False) -> None:
+        """An absolute cap in nano-USD for one scope; strict = estimated cost counts as if it were metered."""
+        self._core.set_cap(kind.value, tenant, name, cap_nusd, strict)
+
+    def spend(self, kind: ScopeKind, name: str, *, tenant: str = "") -> dict[str, int]:
+        """Metered, reserved and upper-bound spend of a scope in nano-USD."""
+        spent: dict[str, int] = self._core.spend(kind.value, tenant, name)
+        return spent
+
+    def latest(self) -> Latest:
+        """The newest row of every live series (copies)."""
+        return Latest(**self._core.latest())
+
+    def history(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Wall-clock ns and values of one series by full name, oldest first (copies), float64, NaN = not observed.
+
+        Raises
+        ------
+        UsageError : no live series has that name
+        """
+        found = self._core.history(name)
+        if found is None:
+            raise UsageError(f"history: expected the full name of a live series, found {name!r}; see latest().names")
+        times, values = found
+        return times, values
+
+    def processes(self) -> dict[str, NDArray[Any]]:
+        """The newest process table: one array per field, one row per process (copies); empty before the first."""
+        table: dict[str, NDArray[Any]] = self._core.processes()
+        return table
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters of every part: sources, inlets' sources of events, ledger, series, time spent."""
+        counted: dict[str, Any] = self._core.statistics()
+        return counted
+
+    def quarantine(self) -> list[dict[str, Any]]:
+        """A bounded sample of rejected events: reason, source, first bytes."""
+        sample: list[dict[str, Any]] = self._core.quarantine()
+        return sample
+
+    def snapshot(self) -> bytes:
+        """State of detectors and auditors: versioned, checksummed."""
+        return bytes(self._core.snapshot())
+
+    def restore(self, state: bytes) -> None:
+        """Resume bit-exactly from `snapshot()` of an engine with the same options.
+
+        Raises
+        ------
+        UsageError : the state is damaged, of another version, or of an engine with other options
+        """
+        try:
+            self._core.restore(state)
+        except ValueError as error:
+            raise UsageError(f"restore: {error}; the engine starts afresh") from None
+
+    def _records(self, found: list[dict[str, Any]]) -> list[Anomaly]:
+        return [_anomaly(record, self.host) for record in found]
+
+
+def _source(options: EngineOptions, name: str, default_ms: int) -> tuple[bool, int]:
+    option = options.sources.get(name, SourceOption())
+    return option.enabled and name not in options.disabled, option.interval_ms or default_ms
+
+
+def _leaves(
+    described: list[dict[str, Any]], given: Mapping[str, Mapping[str, float]], disabled: frozenset[str], table: str
+) -> list[tuple[str, bool, list[float]]]:
+    """Option values of every leaf in descriptor order, checked against its bounds."""
+    unknown = set(given) - {leaf["name"] for leaf in described}
+    if unknown:
+        raise ValueError(f"{table}: no leaf {sorted(unknown)[0]!r}; known: {', '.join(x['name'] for x in described)}")
+    leaves = []
+    for leaf in described:
+        values = given.get(leaf["name"], {})
+        wrong = set(values) - {o["name"] for o in leaf["options"]}
+        if wrong:
+            raise ValueError(f"{table}.{leaf['name']}: no option {sorted(wrong)[0]!r}")
+        ordered = []
+        for option in leaf["options"]:
+            value = float(values.get(option["name"], option["default"]))
+            if isnan(value) or not option["min"] <= value <= option["max"]:
+                raise ValueError(
+                    f"{table}.{leaf['name']}.{option['name']}: expected a number in "
+                    f"[{option['min']:g}, {option['max']:g}], found {value!r}"
+                )
+            ordered.append(value)
+        leaves.append((leaf["name"], leaf["name"] not in disabled, ordered))
+    return leaves
+
+
+def _scope(record: dict[str, str]) -> Scope:
+    return Scope(ScopeKind(record.pop("kind")), **record)
+
+
+def _anomaly(record: dict[str, Any], host: str) -> Anomaly:
+    return msgspec.convert({**record, "host": host}, Anomaly)

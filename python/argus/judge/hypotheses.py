@@ -1,0 +1,151 @@
+"""First ranking of causes: which explanation makes the anomalies seen together on one scope most likely.
+
+A naive Bayes table over anomaly kinds. Each cause states how likely it is to bring each kind of anomaly within one
+incident; the posterior is its share among the causes considered, not a claim about causes nobody listed.
+
+Source
+------
+Naive Bayes with conditionally independent findings, as in INTERNIST/QMR-style diagnosis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import exp, log
+from typing import NamedTuple
+
+from argus.schema import Hypothesis
+
+_UNLIKELY = 0.02  # a kind that a cause does not list may still occur beside it
+
+
+class _Cause(NamedTuple):
+    name: str
+    prior: float
+    brings: dict[str, float]  # anomaly kind -> probability of seeing it in an incident with this cause
+    refuted_by: str
+
+
+_CAUSES = (
+    _Cause(
+        "runaway loop: the agent repeats the same call with the same result",
+        0.20,
+        {"loop": 0.95, "budget": 0.6},
+        "a call in the run with another result, or spend that stays flat",
+    ),
+    _Cause(
+        "task larger than its budget: spend without repetition",
+        0.15,
+        {"budget": 0.95, "loop": 0.05},
+        "equal calls with equal results in the same minutes",
+    ),
+    _Cause(
+        "worker went on after its task ended (zombie worker, missing cancellation)",
+        0.10,
+        {
+            "causal.event_after_terminal": 0.8,
+            "causal.duplicate_terminal": 0.5,
+            "causal.write_after_lockdown": 0.4,
+        },
+        "the late events carry another process's start time",
+    ),
+    _Cause(
+        "agent ignores the lockdown (no guard in the writing path)",
+        0.10,
+        {"causal.write_after_lockdown": 0.95},
+        "the write began before the lockdown was set",
+    ),
+    _Cause(
+        "worker died before it could report an end",
+        0.10,
+        {"causal.missing_terminal": 0.9, "causal.seq_gap": 0.15},
+        "a process of the task is still alive",
+    ),
+    _Cause(
+        "events were lost between agent and auditor",
+        0.10,
+        {
+            "causal.seq_gap": 0.9,
+            "causal.completed_without_started": 0.35,
+            "causal.missing_terminal": 0.3,
+            "causal.orphan_parent": 0.3,
+        },
+        "the source's own count of dropped events is zero",
+    ),
+    _Cause(
+        "broken or replaying emitter (ids reused, clock stepped, wrong parents)",
+        0.10,
+        {
+            "causal.duplicate_id": 0.8,
+            "causal.clock_backwards": 0.6,
+            "causal.duplicate_terminal": 0.4,
+            "causal.orphan_parent": 0.4,
+            "causal.completed_without_started": 0.3,
+        },
+        "the same faults from a source with another client library",
+    ),
+    _Cause(
+        "the host is short of a resource",
+        0.10,
+        {"host.system.memory": 0.6, "host.system.paging": 0.6, "host.system.pressure": 0.7, "host.system.cpu": 0.5},
+        "pressure stall time stays flat",
+    ),
+    _Cause(
+        "the workload of the host changed",
+        0.15,
+        {"host.system.cpu": 0.5, "host.system.network": 0.6, "host.system.memory": 0.4, "host.system.process": 0.5},
+        "the same processes with the same rates as before",
+    ),
+    _Cause(
+        "Argus itself cannot keep up or is blind",
+        0.05,
+        {"self": 0.95},
+        "received equals handled in `argus status`",
+    ),
+)
+
+
+def kind_of(family: str, series: str) -> str:
+    """The kind an anomaly has in the table: `loop`, `budget`, `causal.<kind>`, `host.system.<group>` or its family."""
+    if family == "host":
+        return "host." + ".".join(series.split("{", 1)[0].split(".")[:2])
+    head = series.split(".", 1)[0]
+    return head if head in ("loop", "budget") else series if head == "causal" else str(family)
+
+
+def rank(kinds: Iterable[str], *, limit: int = 3) -> list[Hypothesis]:
+    """Causes in order of posterior belief.
+
+    Parameters
+    ----------
+    kinds : anomaly kinds of one incident, as `kind_of` names them; repeats count once
+    limit : how many to return
+
+    Returns
+    -------
+    list of Hypothesis, posteriors summing to at most 1 over those returned
+    """
+    seen = sorted(set(kinds))
+    if not seen:
+        return []
+    scores = [log(c.prior) + sum(log(c.brings.get(kind, _UNLIKELY)) for kind in seen) for c in _CAUSES]
+    # A cause that nearly always brings a kind speaks against itself when the kind is absent.
+    scores = [
+        s + sum(log(1 - p) for kind, p in c.brings.items() if kind not in seen and p >= 0.9)
+        for s, c in zip(scores, _CAUSES, strict=True)
+    ]
+    top = max(scores)
+    weights = [exp(s - top) for s in scores]
+    total = sum(weights)
+    ranked = sorted(zip(weights, _CAUSES, strict=True), key=lambda pair: -pair[0])[:limit]
+    return [
+        Hypothesis(
+            cause=c.name,
+            posterior=round(w / total, 4),
+            evidence_for=[kind for kind in seen if kind in c.brings],
+            evidence_against=[kind for kind in seen if kind not in c.brings]
+            + [f"no {kind}" for kind, p in c.brings.items() if p >= 0.9 and kind not in seen],
+            refuted_by=c.refuted_by,
+        )
+        for w, c in ranked
+    ]

@@ -1,0 +1,529 @@
+"""The daemon's loop: sockets → ingest → step → stop; disk is another thread's work.
+
+The main thread never waits for disk or network. A stop goes first: epoch word (flipped in C++ where it is host-wide), flag,
+then fsync, journal and issue on the writer thread, then publication.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import zmq
+
+from argus.engine.core import Decision, Engine
+from argus.errors import ArgusError, UsageError
+from argus.judge.incident import IncidentBook, key_of
+from argus.killswitch.control import Control, Trip
+from argus.killswitch.issues import IssueFiles
+from argus.record.journal import Journal
+from argus.record.keys import open_keys
+from argus.record.writer import JournalWriter
+from argus.schema import Anomaly, Flag, Incident, IncidentState, Scope, ScopeKind, Severity, StopKind
+from argus.services.sessions import SessionRequest, Sessions
+from argus.services.status import anomaly_line, busiest, host_line, printable
+from argus.wire.jsonl import Follower, StreamFollower
+from argus.wire.zmq import CommandServer, EventInlet, Publisher
+
+if TYPE_CHECKING:
+    from argus.config import Config
+
+_HEARTBEAT_S = 1.0
+_FOLLOW_S = 0.1
+_FRAMES_PER_TURN = 64
+_ACTOR = "argus"
+
+
+class _IssueDue(NamedTuple):
+    incident: Incident
+    verified: bool | None
+    stopped: tuple[str, ...]
+
+
+class Collector:
+    """One collector: owns the engine, the control directory, the journal and the sockets.
+
+    Parameters
+    ----------
+    config : where everything is and how it judges
+    extra_jsonl : files of JSON-lines events to follow besides those of the configuration
+    stdin : read JSON-lines events from standard input
+    observe : automatic stops go to control/shadow, whatever the configuration says
+    status_every_s : seconds between status lines
+    say : where lines for a person go
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        extra_jsonl: tuple[Path, ...] = (),
+        stdin: bool = False,
+        observe: bool = False,
+        status_every_s: float = 5.0,
+        say: Callable[[str], object] | None = None,
+    ) -> None:
+        self._config = config
+        self._jsonl = (*map(Path, config.inlets.jsonl), *extra_jsonl)
+        self._stdin = stdin or config.inlets.stdin
+        self._mode = "observe" if observe else config.killswitch.mode
+        self._status_every_s = status_every_s
+        self._say = say or _print_line
+        self._stopping = False
+        self._started = time.monotonic()
+        self._accepted = 0
+        self._rejected = 0
+        self._accepted_shown = 0
+        self._book = IncidentBook()
+        self._standing: dict[tuple[StopKind, str, str], Flag] = {}
+        self._issues_due: dict[str, _IssueDue] = {}
+        self._issues_lock = threading.Lock()
+        self._last_trouble = ""
+
+    def run(self, seconds: float | None = None) -> int:
+        """Collect until Ctrl-C, SIGTERM or `seconds` have passed; returns the exit status.
+
+        Raises
+        ------
+        RefusedError : another collector owns the control directory, or a socket is taken
+        """
+        with ExitStack() as stack:
+            self._open(stack)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                previous = signal.signal(number, self._on_signal)
+                stack.callback(signal.signal, number, previous)
+            self._say(self._opening_line())
+            return self._loop(None if seconds is None else self._started + seconds)
+
+    def stop(self) -> None:
+        """End the loop at its next turn."""
+        self._stopping = True
+
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        self._stopping = True
+
+    # --- start -------------------------------------------------------------------------------------------------------
+
+    def _open(self, stack: ExitStack) -> None:
+        config, home = self._config, self._config.home
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        key = open_keys(home / "keys")
+        self._control = Control(config.control, mode=self._mode, signer=key.sign_json)
+        self._control.open()
+        self._control.acquire()
+        stack.callback(self._control.release)
+        journal = stack.enter_context(Journal(home / "journal.db", key))
+        self._writer = JournalWriter(journal, on_error=self._trouble)
+        stack.callback(self._close_writer)
+        self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="argus-disk")
+        stack.callback(self._disk.shutdown)
+        self._issues = IssueFiles(home / "issues")
+        self._engine = stack.enter_context(Engine(config))
+        self._engine.attach_control(str(config.control / "epoch"), enforce=self._mode == "enforce")
+
+        self._context = stack.enter_context(zmq.Context())
+        outlet = config.outlets.zmq
+        self._publisher = stack.enter_context(
+            Publisher(
+                outlet.endpoint,
+                replay_endpoint=outlet.replay_endpoint,
+                host=self._engine.host,
+                queue_limit=outlet.queue_limit,
+                context=self._context,
+            )
+        )
+        self._commands = stack.enter_context(CommandServer(home, context=self._context))
+        self._inlets = [
+            stack.enter_context(EventInlet(bind=endpoint, context=self._context))
+            for endpoint in (config.inlets.pull, config.inlets.ipc)
+            if endpoint
+        ]
+        if config.inlets.sub:
+            self._inlets.append(
+                stack.enter_context(EventInlet(connect=tuple(config.inlets.sub), context=self._context))
+            )
+        self._sessions = Sessions(
+            self._engine, lambda name: EventInlet.private(home / "sessions", name, context=self._context)
+        )
+        stack.callback(self._sessions.close)
+        self._followers: list[Follower | StreamFollower] = [Follower(path) for path in self._jsonl]
+        if self._stdin:
+            self._followers.append(StreamFollower.stdin())
+        self._poller = zmq.Poller()
+        for part in (*self._inlets, self._commands, self._publisher):
+            for socket in part.sockets:
+                self._poller.register(socket, zmq.POLLIN)
+
+        recovered = self._control.recover()
+        self._adopt_flags(recovered=True)
+        self._writer.put("started", {"pid": os.getpid(), "mode": self._mode, "flags": len(recovered)})
+        self._refresh_guards()
+        self._control.heartbeat()
+        self._engine.start()
+
+    def _close_writer(self) -> None:
+        self._writer.put("stopped", {"pid": os.getpid()})
+        if left := self._writer.close():
+            self._say(f"argus: {left} records did not reach the journal in time; see `argus verify`")
+
+    def _trouble(self, error: BaseException) -> None:
+        """Tell a fault of disk or journal, once while it lasts the same."""
+        if (text := str(error)) != self._last_trouble:
+            self._last_trouble = text
+            self._say(f"argus: {printable(text, 400)}")
+
+    def _on_disk(self, job: Callable[[], object]) -> None:
+        """Run work that waits for a disk on the disk thread, in order; its faults are told, never fatal."""
+
+        def run() -> None:
+            try:
+                job()
+            except (ArgusError, OSError) as error:
+                self._trouble(error)
+
+        self._disk.submit(run)
+
+    def _opening_line(self) -> str:
+        config = self._config
+        heard = ", ".join(e for e in (config.inlets.pull, config.inlets.ipc, *map(str, self._jsonl)) if e) or "nothing"
+        return (
+            f"argus-collect on {self._engine.host}: mode {self._mode}, state {config.home}, control {config.control}; "
+            f"events from {heard}; anomalies on {config.outlets.zmq.endpoint or 'no socket'}; Ctrl-C ends"
+        )
+
+    # --- loop --------------------------------------------------------------------------------------------------------
+
+    def _loop(self, until: float | None) -> int:
+        tick_s = self._config.engine.tick_ms / 1000
+        now = time.monotonic()
+        next_tick, next_beat, next_status, next_follow = now + tick_s, now, now + self._status_every_s, now
+        while not self._stopping:
+            now = time.monotonic()
+            if until is not None and now >= until:
+                break
+            if now >= next_beat:
+                self._beat()
+                next_beat += _HEARTBEAT_S * (1 + int((now - next_beat) / _HEARTBEAT_S))
+            if now >= next_tick:
+                self._tick()
+                next_tick += tick_s * (1 + int((now - next_tick) / tick_s))
+            if self._followers and now >= next_follow:
+                self._follow()
+                next_follow = now + _FOLLOW_S
+            if now >= next_status:
+                self._say(self._status_line())
+                next_status += self._status_every_s * (1 + int((now - next_status) / self._status_every_s))
+            deadline = min(next_tick, next_beat, next_status, *((next_follow,) if self._followers else ()))
+            if until is not None:
+                deadline = min(deadline, until)
+            self._turn(max(0.0, deadline - time.monotonic()))
+        self._tick()
+        self._say(self._status_line())
+        return 0
+
+    def _turn(self, wait_s: float) -> None:
+        """Wait for sockets, at most `wait_s`, and handle what they have."""
+        try:
+            ready = {socket for socket, _ in self._poller.poll(wait_s * 1000)}
+        except InterruptedError:
+            return
+        if not ready:
+            return
+        for session in self._sessions:
+            if not ready.isdisjoint(session.inlet.sockets):
+                self._drain(session.inlet, session.credential)
+        for inlet in self._inlets:
+            if not ready.isdisjoint(inlet.sockets):
+                self._drain(inlet, 0)
+        if not ready.isdisjoint(self._commands.sockets):
+            self._commands.serve(self._command)
+        if not ready.isdisjoint(self._publisher.sockets):
+            self._publisher.serve()
+
+    def _drain(self, inlet: EventInlet, credential: int) -> None:
+        for frame in inlet.drain(_FRAMES_PER_TURN):
+            self._ingest(frame, credential, require_seq=True)
+
+    def _ingest(self, frame: bytes, credential: int, *, require_seq: bool) -> None:
+        report = self._engine.ingest(frame, credential=credential, require_seq=require_seq)
+        self._accepted += report.accepted
+        self._rejected += sum(report.rejected.values())
+        if report.anomalies:
+            self._handle(report.anomalies, self._engine.decisions())
+
+    def _follow(self) -> None:
+        for follower in self._followers:
+            for frame in follower.frames():
+                self._rejected += sum(frame.errors.values())
+                self._ingest(frame.data, 0, require_seq=False)
+
+    def _tick(self) -> None:
+        self._refresh_guards()
+        self._adopt_flags()
+        found = self._engine.step()
+        if found:
+            self._handle(found, self._engine.decisions())
+        for session in self._sessions.orphaned():
+            self._writer.put("session_orphaned", {"session": session.request.session, "pid": session.request.pid})
+            self._release(session.request.session)
+
+    def _beat(self) -> None:
+        self._control.heartbeat()
+        self._publisher.heartbeat()
+
+    def _refresh_guards(self) -> None:
+        self._engine.set_guarded(
+            {(scope.kind, scope.id) for guard in self._control.guards() for scope in guard.scopes}
+        )
+
+    # --- judgement and stops -----------------------------------------------------------------------------------------
+
+    def _handle(self, found: list[Anomaly], decided: list[Decision]) -> None:
+        """File anomalies, make the stops first, then tell everybody."""
+        touched: dict[str, Incident] = {}
+        of_anomaly: dict[str, Incident] = {}
+        for anomaly in found:
+            incident = self._book.add(anomaly)
+            touched[incident.key] = of_anomaly[anomaly.id] = incident
+        by_id = {anomaly.id: anomaly for anomaly in found}
+        for decision in decided:
+            acted = self._stop(decision, by_id[decision.anomaly], of_anomaly[decision.anomaly])
+            touched[acted.key] = acted
+        for anomaly in found:
+            self._publisher.publish("anomaly", anomaly)
+            self._writer.put("anomaly", msgspec.structs.asdict(anomaly), decision=False)
+            self._say(anomaly_line(anomaly))
+        for incident in touched.values():
+            self._publisher.publish("incident", incident)
+            self._file_issue(incident)
+
+    def _stop(self, decision: Decision, anomaly: Anomaly, incident: Incident) -> Incident:
+        """Set the flag of a decision; disk work and journal follow on the writer thread."""
+        decided_ns = time.time_ns()
+        session = self._sessions.get(decision.scope.session)
+        trip = self._control.trip(
+            decision.kind,
+            decision.scope,
+            reason=decision.reason,
+            reason_code=decision.criterion,
+            actor=_ACTOR,
+            automatic=True,
+            shadow=session is not None and session.request.observe,
+            detectors=[_detector(anomaly)],
+            evidence=anomaly.evidence,
+            incident=incident.id,
+        )
+        linked_ns = time.time_ns()
+        action = f"{decision.kind} {_what_happened(trip)} on {decision.scope} ({decision.criterion})"
+        acted = self._book.acted(
+            incident.key, action, state=IncidentState.STOPPED if trip.real and not trip.held else None
+        )
+        record = {
+            "id": decision.anomaly,
+            "kind": decision.kind.value,
+            "scope": msgspec.to_builtins(decision.scope),
+            "criterion": decision.criterion,
+            "reason": decision.reason,
+            "incident": incident.id,
+            "event_ts": decision.ts,
+            "decided_ns": decided_ns,
+            "linked_ns": linked_ns,
+            "outcome": _what_happened(trip),
+            "epoch": trip.epoch,
+            "path": str(trip.path),
+        }
+        self._writer.put("stop", record, urgent=True)
+        self._on_disk(lambda: self._make_durable(trip, decision.anomaly))
+        if trip.real and not trip.existed and not trip.held:
+            self._announce(
+                Flag(
+                    ts=linked_ns,
+                    host=self._engine.host,
+                    kind=decision.kind,
+                    scope=decision.scope,
+                    set=True,
+                    reason=decision.reason,
+                    actor=_ACTOR,
+                    epoch=trip.epoch,
+                    path=str(trip.path),
+                )
+            )
+        self._say(f"  → {printable(action, 200)}: {trip.path}")
+        return acted or incident
+
+    def _make_durable(self, trip: Trip, stop: str) -> None:
+        trip.make_durable()
+        self._writer.put("stop_durable", {"stop": stop, "durable_ns": time.time_ns()}, urgent=True)
+
+    def _announce(self, flag: Flag) -> None:
+        key = (flag.kind, flag.scope.kind.value, flag.scope.id)
+        if flag.set:
+            self._standing[key] = flag
+        else:
+            self._standing.pop(key, None)
+        self._publisher.publish("flag", flag)
+
+    def _adopt_flags(self, *, recovered: bool = False) -> None:
+        """See what people and guards did to the flags since the last look: journal and publish it."""
+        present = {(f.kind, f.scope.kind.value, f.scope.id): f for f in self._control.flags()}
+        for key, flag in present.items():
+            if key not in self._standing:
+                self._announce(msgspec.structs.replace(flag, host=self._engine.host))
+                self._writer.put(
+                    "flag_recovered" if recovered else "flag_set", msgspec.structs.asdict(flag), actor=flag.actor
+                )
+                if not recovered:
+                    self._say(f"flag set by {printable(flag.actor, 60)}: {flag.path}: {printable(flag.reason, 200)}")
+        for key, flag in list(self._standing.items()):
+            if key not in present:
+                actor, reason = self._control.cleared_by(flag)
+                gone = msgspec.structs.replace(flag, ts=time.time_ns(), set=False, actor=actor, reason=reason)
+                self._announce(gone)
+                self._engine.release_stop(flag.kind, flag.scope)
+                self._writer.put("flag_cleared", msgspec.structs.asdict(gone), actor=actor)
+                self._say(f"flag cleared by {printable(actor, 60)}: {flag.path}: {printable(reason, 200)}")
+
+    def _file_issue(self, incident: Incident, *, verified: bool | None = None, stopped: tuple[str, ...] = ()) -> None:
+        """Have the issue written; incidents that grow faster than the disk writes are written once, as they then stand."""
+        if incident.severity is Severity.INFO:
+            return
+        with self._issues_lock:
+            waiting = self._issues_due.get(incident.key)
+            if waiting is not None and verified is None:
+                verified, stopped = waiting.verified, waiting.stopped
+            self._issues_due[incident.key] = _IssueDue(incident, verified, stopped)
+        if waiting is None:
+            self._on_disk(lambda: self._write_issue(incident.key))
+
+    def _write_issue(self, key: str) -> None:
+        with self._issues_lock:
+            due = self._issues_due.pop(key)
+        issue = self._issues.update(due.incident, verified=due.verified, stopped=list(due.stopped))
+        self._writer.put("issue", {"key": issue.key, "priority": issue.priority.value, "path": issue.path})
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    def _command(self, request: dict[str, Any]) -> dict[str, Any]:
+        match request.get("verb"):
+            case "ping":
+                return {"pid": os.getpid()}
+            case "register":
+                return self._register(msgspec.convert(_without_verb(request), SessionRequest))
+            case "finished":
+                return self._finished(str(request["session"]), dict(request["result"]))
+            case "status":
+                return self._status()
+            case "incidents":
+                return {"incidents": msgspec.to_builtins(self._book.open())}
+        raise UsageError(
+            f"command: expected ping, register, finished, status or incidents, found {request.get('verb')!r}"
+        )
+
+    def _register(self, request: SessionRequest) -> dict[str, Any]:
+        session = self._sessions.register(request)
+        for socket in session.inlet.sockets:
+            self._poller.register(socket, zmq.POLLIN)
+        self._writer.put("session_registered", msgspec.structs.asdict(request))
+        return {"endpoint": session.inlet.endpoint, "control": str(self._config.control.absolute())}
+
+    def _finished(self, name: str, result: dict[str, Any]) -> dict[str, Any]:
+        """A supervisor says how its run ended: journal it, let the issue say what was verified, answer once durable."""
+        session = self._sessions.get(name)
+        if session is None:
+            raise UsageError(f"finished: expected a registered session, found {name!r}")
+        self._drain(session.inlet, session.credential)
+        issue = ""
+        if result.get("stopped_by"):
+            scope = Scope(ScopeKind.SESSION, name, session=name)
+            incident = self._book.acted(
+                key_of(scope, "runaway"), f"process tree: {result['state']}", state=IncidentState.STOPPED
+            )
+            if incident is not None:
+                verified = result["state"] == "verified_stopped"
+                self._file_issue(incident, verified=verified, stopped=tuple(result.get("stopped", ())))
+                issue = str(self._issues.path(incident))
+        self._writer.put("session_finished", {"session": name, **result}, urgent=True)
+        self._release(name)
+        return {"issue": issue}
+
+    def _release(self, name: str) -> None:
+        session = self._sessions.get(name)
+        if session is not None:
+            for socket in session.inlet.sockets:
+                self._poller.unregister(socket)
+            self._sessions.release(name)
+
+    # --- status ------------------------------------------------------------------------------------------------------
+
+    def _status_line(self) -> str:
+        latest = self._engine.latest()
+        rate = (self._accepted - self._accepted_shown) / self._status_every_s
+        self._accepted_shown = self._accepted
+        counted = self._engine.statistics()
+        flags = ", ".join(sorted(f"{f.kind} {f.scope}" for f in self._standing.values())) or "none"
+        parts = [
+            time.strftime("%H:%M:%S"),
+            host_line(latest.names, latest.values),
+            "busiest " + (" ".join(busiest(self._engine.processes())) or "none"),
+            f"events {rate:.1f}/s from {len(counted['event_sources'])} sources, {self._rejected} rejected",
+            f"sessions {len(self._sessions)}",
+            f"incidents {len(self._book)}",
+            f"flags {printable(flags, 120)}",
+        ]
+        return " | ".join(parts)
+
+    def _status(self) -> dict[str, Any]:
+        counted = self._engine.statistics()
+        latest = self._engine.latest()
+        return {
+            **counted,
+            "pid": os.getpid(),
+            "host": self._engine.host,
+            "uptime_s": time.monotonic() - self._started,
+            "mode": self._mode,
+            "home": str(self._config.home.absolute()),
+            "host_line": host_line(latest.names, latest.values),
+            "processes": len(self._engine.processes().get("pid", ())),
+            "accepted": self._accepted,
+            "rejected_total": self._rejected,
+            "shed": self._writer.statistics().shed_samples + self._writer.statistics().shed_decisions,
+            "dropped": self._publisher.dropped,
+            "flags": [f"{f.kind} {f.scope}" for f in self._standing.values()],
+            "incidents": len(self._book),
+            "sessions": [s.request.session for s in self._sessions],
+        }
+
+
+def _print_line(text: str) -> None:
+    print(text, flush=True)
+
+
+def _without_verb(request: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in request.items() if key != "verb"}
+
+
+def _detector(anomaly: Anomaly) -> dict[str, Any]:
+    return {
+        "name": anomaly.detector,
+        "family": anomaly.family.value,
+        "value": anomaly.value,
+        "threshold": anomaly.upper,
+        "bits": anomaly.bits,
+        "since": anomaly.since,
+    }
+
+
+def _what_happened(trip: Trip) -> str:
+    if trip.held:
+        return "held"
+    if not trip.real:
+        return "shadowed"
+    return "stood already" if trip.existed else "set"

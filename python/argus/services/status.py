@@ -1,0 +1,149 @@
+"""What a person sees while the collector runs: a compact status line and each anomaly as it comes. Names are untrusted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from argus.schema import Anomaly, Severity
+
+if TYPE_CHECKING:
+    from argus.record.verify import VerifyReport
+    from argus.services.replay import ReplayReport
+
+_MARK = {Severity.INFO: "info", Severity.WARNING: "WARNING", Severity.CRITICAL: "CRITICAL"}
+
+
+def printable(text: str, limit: int = 120) -> str:
+    """Untrusted text on one line: control characters, bidirectional overrides and escapes become `?`."""
+    clean = "".join(c if c.isprintable() else "?" for c in text)
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def quantity(value: float, unit: str) -> str:
+    """A value with its unit, scaled for reading: 1.5 GiB, 230 kB/s, 12.3 %."""
+    if unit.startswith("By"):
+        rest = unit[2:]
+        for name in ("B", "KiB", "MiB", "GiB", "TiB"):
+            if abs(value) < 1024 or name == "TiB":
+                return f"{value:.4g} {name}{rest}"
+            value /= 1024
+    return f"{value:.4g} {unit}" if unit not in ("1", "") else f"{value:.4g}"
+
+
+def anomaly_line(anomaly: Anomaly) -> str:
+    """One anomaly on one line: time, severity, criterion, scope, message."""
+    clock = datetime.fromtimestamp(anomaly.ts / 1e9, UTC).astimezone().strftime("%H:%M:%S")
+    rule = f" {anomaly.criterion}" if anomaly.criterion else ""
+    scope = "" if anomaly.scope.kind == "host" else f" [{printable(str(anomaly.scope), 60)}]"
+    return f"{clock} {_MARK[anomaly.severity]}{rule}{scope} {printable(anomaly.message, 300)}"
+
+
+def busiest(table: Mapping[str, NDArray[Any]], count: int = 3) -> list[str]:
+    """The processes that used most CPU in the last interval: `name(pid) 12 %`."""
+    if "cpu_utilization" not in table or not len(table["pid"]):
+        return []
+    share = np.nan_to_num(table["cpu_utilization"])
+    order = np.argsort(-share, kind="stable")[:count]
+    return [
+        f"{printable(bytes(table['name'][i]).rstrip(b'\\0').decode('utf-8', 'replace'), 16)}({table['pid'][i]}) {share[i]:.0%}"
+        for i in order
+        if share[i] >= 0.005
+    ]
+
+
+def host_line(names: tuple[str, ...], values: NDArray[np.float64]) -> str:
+    """CPU, memory and pressure in a few words, from the newest row; what is not observed is left out."""
+    at = dict(zip(names, values.tolist(), strict=True))
+    parts = []
+    busy = at.get("system.cpu.utilization")
+    if busy is not None and busy == busy:
+        parts.append(f"cpu {busy:.0%}")
+    used = at.get("system.memory.utilization")
+    if used is not None and used == used:
+        parts.append(f"mem {used:.0%}")
+    load = at.get("system.cpu.load_average.1m")
+    if load is not None and load == load:
+        parts.append(f"load {load:.2f}")
+    stalls = {
+        name: value
+        for name in ("cpu", "memory", "io")
+        if (value := at.get(f"system.pressure.stall_time{{kind=some,resource={name}}}")) is not None and value >= 0.005
+    }
+    if stalls:
+        parts.append("stalled " + " ".join(f"{name} {share:.0%}" for name, share in stalls.items()))
+    return " ".join(parts) or "host not observed"
+
+
+def render_status(reply: Mapping[str, Any]) -> str:
+    """The collector's own account as plain text."""
+    lines = [
+        f"argus-collect pid {reply['pid']} on {printable(reply['host'], 64)}, up {reply['uptime_s']:.0f} s, "
+        f"mode {reply['mode']}, state in {reply['home']}",
+        f"host    {reply['host_line']}; {reply['series']} series, {reply['processes']} processes",
+    ]
+    for source in reply["sources_read"]:
+        trouble = f"  {printable(source['error'])}" if source["error"] else ""
+        lines.append(
+            f"        {source['name']:10} {source['state']:12} {source['polls']} polls, {source['emitted']} values, "
+            f"{source['errors']} errors, {source['missed']} missed ticks{trouble}"
+        )
+    lines.append(
+        f"events  {reply['accepted']} accepted, {reply['rejected_total']} rejected from {len(reply['event_sources'])} "
+        f"sources; {reply['live_sessions']} sessions, {reply['live_tasks']} tasks; {reply['shed']} records shed"
+    )
+    for source in reply["event_sources"][:10]:
+        rejected = ", ".join(f"{reason} {count}" for reason, count in source["rejected"].items() if count)
+        lines.append(
+            f"        {printable(source['name'], 40):40} {source['events']} events, {source['lost']} lost"
+            + (f", rejected: {rejected}" if rejected else "")
+        )
+    lines.append("flags   " + (", ".join(printable(f) for f in reply["flags"]) or "none"))
+    lines.append(f"open incidents: {reply['incidents']}; registered sessions: {len(reply['sessions'])}")
+    return "\n".join(lines)
+
+
+def render_incidents(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Incidents with their ranked causes as plain text."""
+    if not rows:
+        return "no open incidents"
+    lines = []
+    for row in rows:
+        lines.append(
+            f"{row['severity'].upper():8} {row['key']}  {printable(row['scope']['kind'] + ':' + row['scope']['id'], 60)}"
+            f"  {row['cause']}  x{row['count']}  {row['state']}"
+        )
+        lines.append(f"         {printable(row['message'], 300)}")
+        lines += [f"         {h['posterior']:.0%} {h['cause']}" for h in row["hypotheses"]]
+        lines += [f"         did: {printable(action)}" for action in row["actions"]]
+    return "\n".join(lines)
+
+
+def render_replay(report: ReplayReport, *, limit: int) -> str:
+    """A replay's account: what was found by kind, what would have been stopped, the first anomalies."""
+    rejected = ", ".join(f"{reason} {count}" for reason, count in sorted(report.rejected.items())) or "none"
+    lines = [f"{report.events} events judged; rejected: {rejected}"]
+    kinds = Counter((str(a.severity), a.series) for a in report.anomalies)
+    lines.append(f"{len(report.anomalies)} anomalies in {len(report.incidents)} incidents")
+    lines += [f"  {count:6} {severity:8} {printable(series, 80)}" for (severity, series), count in kinds.most_common()]
+    lines.append(f"{len(report.stops)} stops that would have been made")
+    for stop in report.stops[:limit]:
+        when = datetime.fromtimestamp(stop.ts / 1e9, UTC).isoformat(timespec="milliseconds")
+        lines.append(f"  {when} {stop.kind} {stop.criterion} [{printable(str(stop.scope), 60)}] {printable(stop.reason, 200)}")
+    if report.anomalies:
+        lines.append(f"first {min(limit, len(report.anomalies))} anomalies:")
+        lines += ["  " + anomaly_line(a) for a in report.anomalies[:limit]]
+    return "\n".join(lines)
+
+
+def render_verify(report: VerifyReport) -> str:
+    """A verification's verdict on one or two lines."""
+    if report.ok:
+        return f"journal holds: {report.records} records, {report.checkpoints} signed checkpoints, head {report.head[:16]}"
+    where = f"record {report.first_bad}" if report.first_bad is not None else "the file"
+    return f"journal does NOT hold at {where}: {printable(report.reason, 300)}"

@@ -1,0 +1,245 @@
+"""The whole journey with real processes: collector, bus, looping child, flag, kill, issue, journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from argus.record.verify import verify
+from argus.services.drill import drill
+from argus.wire.zmq import CommandClient
+
+RUNAWAY = """
+import os, subprocess, sys, time, argus
+open('child.pid', 'w').write(str(os.getpid()))
+helper = subprocess.Popen(['sleep', '60'])
+open('helper.pid', 'w').write(str(helper.pid))
+e = argus.Emitter()
+e.emit('task_started', task='t1')
+for i in range(600):
+    e.emit('tool_called', task='t1', tool='search', args_hash='aa', result_hash='bb', ok=True)
+    e.emit('token_cost_logged', task='t1', model='m', input_tokens=1000, output_tokens=10, cost_nusd=100_000_000)
+    time.sleep(0.02)
+"""
+
+
+def configuration(folder: Path, extra: str = "") -> Path:
+    path = folder / "argus.toml"
+    path.write_text(
+        f'[state]\nhome = "{folder}/argus-data"\n'
+        f'[inlets]\npull = "ipc://{folder}/pull.sock"\nsub = []\nipc = ""\n'
+        f'[outlets.zmq]\nendpoint = "ipc://{folder}/out.sock"\nreplay_endpoint = "ipc://{folder}/replay.sock"\n' + extra
+    )
+    return path
+
+
+def argus(folder: Path, *words: str, timeout: float = 40) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "argus.cli.main", *words], cwd=folder, capture_output=True, text=True, timeout=timeout
+    )
+
+
+def wait_ready(folder: Path, process: subprocess.Popen[str]) -> None:
+    for _ in range(200):
+        if process.poll() is not None:
+            break
+        try:
+            with CommandClient(folder / "argus-data", timeout_s=0.2) as client:
+                client.request({"verb": "ping"})
+            return
+        except Exception:
+            time.sleep(0.05)
+    raise AssertionError("the collector did not come up: " + (folder / "collect.log").read_text())
+
+
+@pytest.fixture
+def collector(tmp_path: Path) -> Iterator[Path]:
+    """A folder with a live collector."""
+    configuration(tmp_path)
+    with (tmp_path / "collect.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "argus.cli.collect", "--config", "argus.toml", "--every", "1s"],
+            cwd=tmp_path,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            wait_ready(tmp_path, process)
+            yield tmp_path
+        finally:
+            process.terminate()
+            assert process.wait(15) == 0
+
+
+def test_a_spending_loop_is_killed_flagged_issued_and_journalled(collector: Path):
+    (collector / "child.py").write_text(RUNAWAY)
+    started = time.monotonic()
+    done = argus(collector, "run", "--config", "argus.toml", "--budget-usd", "1", "--", sys.executable, "child.py")
+    assert done.returncode != 0, done.stdout + done.stderr
+    assert time.monotonic() - started < 20
+    for name in ("child.pid", "helper.pid"):
+        assert not Path("/proc", (collector / name).read_text()).exists(), f"{name} lives on"
+    flags = list((collector / "control").rglob("hard_kill.flag"))
+    assert len(flags) == 1
+    assert json.loads(flags[0].read_text())["kind"] == "hard_kill"
+    issues = list((collector / "argus-data" / "issues").glob("P0-*.md"))
+    assert len(issues) == 1
+    assert "verified_stopped" in issues[0].read_text()
+    report = verify(collector / "argus-data" / "journal.db", collector / "argus-data" / "keys" / "journal.pub")
+    assert report.ok, report.reason
+    assert argus(collector, "verify", "--config", "argus.toml").returncode == 0
+    status = json.loads(argus(collector, "status", "--config", "argus.toml", "--json").stdout)
+    assert any("hard_kill" in flag for flag in status["flags"])
+    incidents = json.loads(argus(collector, "incidents", "--config", "argus.toml", "--json").stdout)
+    worst = incidents[0]
+    assert (worst["severity"], worst["cause"]) == ("critical", "runaway")
+    assert worst["hypotheses"][0]["cause"].startswith("runaway loop")
+
+
+def test_a_child_that_ends_by_itself_keeps_its_exit_status(collector: Path):
+    done = argus(
+        collector, "run", "--config", "argus.toml", "--budget-usd", "5", "--", sys.executable, "-c", "raise SystemExit(7)"
+    )
+    assert done.returncode == 7, done.stderr
+    assert not list((collector / "control").rglob("*.flag"))
+
+
+def test_without_a_budget_the_session_is_observed_only(collector: Path):
+    (collector / "child.py").write_text(RUNAWAY.replace("range(600)", "range(60)").replace("'60'", "'1'"))
+    done = argus(collector, "run", "--config", "argus.toml", "--", sys.executable, "child.py")
+    assert done.returncode == 0, done.stderr
+    assert not list((collector / "control" / "scopes").rglob("*.flag"))
+    assert list((collector / "control" / "shadow").rglob("*hard_kill*"))
+
+
+def test_a_second_collector_on_the_same_directory_is_refused(collector: Path):
+    done = subprocess.run(
+        [sys.executable, "-m", "argus.cli.collect", "--config", "argus.toml", "--for", "5s"],
+        cwd=collector,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 4
+    assert "control/lock" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_manual_trip_and_its_reset_are_seen_and_journalled(collector: Path):
+    done = argus(
+        collector, "trip", "write_lockdown", "--config", "argus.toml", "--reason", "trying the lockdown by hand"
+    )
+    assert done.returncode == 0, done.stderr
+    assert (collector / "control" / "write_lockdown.flag").exists()
+    time.sleep(1.5)
+    done = argus(
+        collector, "reset", "write_lockdown", "--config", "argus.toml", "--reason", "the trial of the lockdown is over"
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (collector / "control" / "write_lockdown.flag").exists()
+    time.sleep(1.5)
+    log = (collector / "collect.log").read_text()
+    assert "flag set by" in log
+    assert "flag cleared by" in log
+
+
+def test_a_port_in_use_is_named_with_what_to_do(tmp_path: Path):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        path = configuration(tmp_path)
+        path.write_text(path.read_text().replace(f'pull = "ipc://{tmp_path}/pull.sock"', f'pull = "tcp://127.0.0.1:{port}"'))
+        done = subprocess.run(
+            [sys.executable, "-m", "argus.cli.collect", "--config", "argus.toml", "--for", "5s"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    assert done.returncode in (3, 4)
+    assert str(port) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_events_of_a_followed_file_and_of_standard_input_are_judged(tmp_path: Path):
+    configuration(tmp_path)
+    lines = "".join(
+        json.dumps(
+            {
+                "v": 1,
+                "id": f"e{i}",
+                "type": "tool_called",
+                "ts": time.time_ns(),
+                "source": "file",
+                "seq": i,
+                "session": "s",
+                "tool": "x",
+                "args_hash": "aa",
+                "result_hash": "bb",
+            }
+        )
+        + "\n"
+        for i in range(1, 40)
+    )
+    (tmp_path / "events.jsonl").write_text(lines)
+    words = [sys.executable, "-m", "argus.cli.collect", "--config", "argus.toml", "--for", "3s", "--every", "1s"]
+    followed = subprocess.run(
+        [*words, "--jsonl", "events.jsonl"], cwd=tmp_path, capture_output=True, text=True, timeout=40
+    )
+    assert followed.returncode == 0, followed.stderr
+    assert "loop" in followed.stdout
+    piped = subprocess.run(
+        [*words, "--stdin"], cwd=tmp_path, input=lines.replace("file", "pipe"), capture_output=True, text=True, timeout=40
+    )
+    assert piped.returncode == 0, piped.stderr
+    assert "loop" in piped.stdout
+
+
+def test_the_drill_passes():
+    lines: list[str] = []
+    report = drill(lines.append)
+    assert report.ok, "\n".join(lines)
+    assert [s.name for s in report.steps] == [
+        "detected",
+        "flag visible",
+        "durable",
+        "every pid gone",
+        "P0 issue",
+        "journal verified",
+        "in time",
+    ]
+    assert lines[-1].startswith("drill passed")
+
+
+def test_sigkill_of_the_collector_leaves_a_journal_that_verifies_and_a_flag_that_stands(tmp_path: Path):
+    configuration(tmp_path)
+    with (tmp_path / "collect.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "argus.cli.collect", "--config", "argus.toml"],
+            cwd=tmp_path,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            wait_ready(tmp_path, process)
+            argus(tmp_path, "trip", "hard_kill", "--config", "argus.toml", "--reason", "before the collector dies")
+            time.sleep(1.2)
+        finally:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+    report = verify(tmp_path / "argus-data" / "journal.db", tmp_path / "argus-data" / "keys" / "journal.pub")
+    assert report.ok, report.reason
+    assert (tmp_path / "control" / "hard_kill.flag").exists()
