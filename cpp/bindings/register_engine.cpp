@@ -20,6 +20,8 @@ namespace {
 
 using engine::Engine;
 
+constexpr std::uint32_t kMaxSeries = 4096;
+
 py::list describe(std::span<const Option> options) {
     py::list out;
     for (const Option& o : options) {
@@ -147,11 +149,14 @@ py::dict latest(const Engine& engine) {
 py::object history(const Engine& engine, const std::string& name) {
     for (const auto slot : live_slots(engine)) {
         if (engine.series(slot)->full_name() != name) continue;
-        const std::size_t rows = engine.history().rows();
-        py::array_t<std::int64_t> times(static_cast<py::ssize_t>(rows));
-        py::array_t<double> values(static_cast<py::ssize_t>(rows));
-        engine.history().copy(slot, std::span(times.mutable_data(), rows), std::span(values.mutable_data(), rows));
-        return py::make_tuple(times, values);
+        std::vector<Nanos> times(engine.history_capacity());
+        std::vector<float> values(times.size());
+        const std::size_t rows = engine.history(slot, times, values);
+        py::array_t<std::int64_t> when(static_cast<py::ssize_t>(rows));
+        py::array_t<double> what(static_cast<py::ssize_t>(rows));
+        std::copy_n(times.begin(), rows, when.mutable_data());
+        std::copy_n(values.begin(), rows, what.mutable_data());
+        return py::make_tuple(when, what);
     }
     return py::none();
 }
@@ -184,7 +189,7 @@ std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& 
                                     const LeafValues& auditors, const LeafValues& criteria,
                                     const std::map<std::string, std::int64_t>& caps_nusd, bool caps_strict,
                                     const std::map<std::string, std::pair<std::int64_t, std::int64_t>>& prices,
-                                    double false_alarms_per_day, double tick_s, std::uint32_t history_rows,
+                                    double false_alarms_per_day, std::uint32_t history_rows,
                                     bool guard_every_session) {
     engine::EngineOptions options;
     options.host_plane = host_plane;
@@ -192,9 +197,14 @@ std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& 
     for (const auto& [name, enabled, interval] : sources) options.host.sources.push_back({name, enabled, interval});
     options.host.processes = processes.first;
     options.host.processes_interval_ms = processes.second;
-    options.bank.detectors = leaf_options(detectors);
+    options.host.max_series = kMaxSeries;
+    options.bank.detectors.clear();
+    for (const auto* descriptor : engine::detector_catalog()) {
+        for (const auto& [name, enabled, values] : detectors) {
+            if (enabled && name == descriptor->leaf.name) options.bank.detectors.push_back({descriptor, values});
+        }
+    }
     options.bank.false_alarms_per_day = false_alarms_per_day;
-    options.bank.tick_s = tick_s;
     options.events.auditors = leaf_options(auditors);
     options.events.criteria = leaf_options(criteria);
     for (const auto& [kind, nusd] : caps_nusd) options.events.default_caps.push_back({scope_kind(kind), nusd, caps_strict});
@@ -218,7 +228,7 @@ void register_engine(py::module_& m) {
     py::class_<Engine>(m, "Engine")
         .def(py::init(&make_engine), py::kw_only(), "proc"_a, "sys"_a, "cgroup"_a, "host_plane"_a, "sources"_a,
              "processes"_a, "detectors"_a, "auditors"_a, "criteria"_a, "caps_nusd"_a, "caps_strict"_a, "prices"_a,
-             "false_alarms_per_day"_a, "tick_s"_a, "history_rows"_a, "guard_every_session"_a)
+             "false_alarms_per_day"_a, "history_rows"_a, "guard_every_session"_a)
         .def("start", &Engine::start)
         .def("stop", &Engine::stop, py::call_guard<py::gil_scoped_release>())
         .def("ingest",

@@ -1,6 +1,7 @@
 #include "engine/engine.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cinttypes>
 #include <cstdio>
 
@@ -11,7 +12,6 @@ namespace {
 
 constexpr std::uint32_t kStateMagic = 0x41524753;  // "SGRA" on disk
 constexpr std::uint32_t kStateVersion = 1;
-constexpr std::uint32_t kHostSlots = HostPlane::kMaxSeries;
 
 std::string format_number(double value) {
     char text[32];
@@ -35,7 +35,7 @@ Anomaly to_anomaly(const Utterance& said, const SeriesInfo& info, Nanos wall_now
     anomaly.id = deterministic_id(anomaly.series, wall_now, count);
     anomaly.ts = wall_now;
     anomaly.family = Family::host;
-    anomaly.detector = "residual";
+    anomaly.detector = said.detector;
     anomaly.value = said.value;
     anomaly.expected = said.expected;
     anomaly.lower = said.lower;
@@ -62,18 +62,21 @@ Engine::Engine(EngineOptions options)
                 ? std::make_unique<HostPlane>(options_.host, source_catalog(), system_io(), clock_)
                 : nullptr),
       events_(options_.events),
+      host_slots_(host_ ? options_.host.max_series : 0),
       event_series_(events_.series_infos()),
-      bank_(kHostSlots + static_cast<std::uint32_t>(event_series_.size()), options_.bank),
-      history_(kHostSlots + static_cast<std::uint32_t>(event_series_.size()), options_.history_rows),
+      bank_(host_slots_ + static_cast<std::uint32_t>(event_series_.size()), options_.bank),
+      history_((bank_.capacity() + kHistoryTile - 1) / kHistoryTile),
       stops_(options_.guard_every_session),
-      row_(kHostSlots + event_series_.size(), kNotANumber) {}
+      row_(bank_.capacity(), kNotANumber) {}
 
 void Engine::start() {
     if (host_) host_->start();
+    started_ = true;
 }
 
 void Engine::stop() {
-    if (host_) host_->stop();
+    if (host_ && started_) host_->stop();
+    started_ = false;
 }
 
 template <class Work>
@@ -107,9 +110,10 @@ void Engine::step(Nanos wall_now, std::vector<Anomaly>& out) {
         events_.tick(wall_now, out);
         decide(std::span(out).subspan(before));
         if (host_) {
+            if (!started_) host_->poll_once();
             gather_row();
             row_time_ = wall_now;
-            history_.push(wall_now, row_);
+            remember();
             bank_.step(row_, clock_.mono(), wall_now);
             speak(wall_now, out);
         }
@@ -125,12 +129,39 @@ void Engine::gather_row() {
     const auto reopened = host_->reopened();
     if (!reopened.empty()) {
         bank_.reset(reopened);
-        for (const std::uint32_t slot : reopened) history_.reset(slot);
+        for (const std::uint32_t slot : reopened) {
+            auto& tile = history_[slot / kHistoryTile];
+            const std::uint32_t within = slot % kHistoryTile;
+            if (tile) {
+                tile->reset(std::span(&within, 1));
+            } else {
+                tile.emplace(kHistoryTile, options_.history_rows);
+            }
+        }
     }
     const auto observed = host_->row();
-    std::copy(observed.begin(), observed.end(), row_.begin());
-    std::fill(row_.begin() + static_cast<std::ptrdiff_t>(observed.size()), row_.begin() + kHostSlots, kNotANumber);
-    events_.series_values(std::span(row_).subspan(kHostSlots));
+    const auto end = std::copy(observed.begin(), observed.end(), row_.begin());
+    std::fill(end, row_.begin() + host_slots_, kNotANumber);
+    events_.series_values(std::span(row_).subspan(host_slots_));
+}
+
+void Engine::remember() {
+    std::array<double, kHistoryTile> padded;
+    for (std::size_t t = 0; t < history_.size(); ++t) {
+        const auto rest = std::span<const double>(row_).subspan(t * kHistoryTile);
+        const bool of_events = t * kHistoryTile + kHistoryTile > host_slots_;
+        if (!history_[t] && !of_events) continue;
+        if (!history_[t]) history_[t].emplace(kHistoryTile, options_.history_rows);
+        const auto tile = rest.first(std::min<std::size_t>(rest.size(), kHistoryTile));
+        padded.fill(kNotANumber);
+        std::copy(tile.begin(), tile.end(), padded.begin());
+        history_[t]->push(std::span<const double>(padded), row_time_);
+    }
+}
+
+std::size_t Engine::history(std::uint32_t slot, std::span<Nanos> times, std::span<float> values) const {
+    const auto& tile = history_[slot / kHistoryTile];
+    return tile ? tile->copy(slot % kHistoryTile, times, values) : 0;
 }
 
 void Engine::speak(Nanos wall_now, std::vector<Anomaly>& out) {
@@ -158,11 +189,12 @@ void Engine::attach_control(const std::string& path, bool enforce) {
 }
 
 const SeriesInfo* Engine::series(std::uint32_t slot) const noexcept {
-    if (slot >= kHostSlots) {
-        const std::size_t at = slot - kHostSlots;
+    if (slot >= host_slots_) {
+        const std::size_t at = slot - host_slots_;
         return at < event_series_.size() ? &event_series_[at] : nullptr;
     }
-    return host_ ? host_->series(slot) : nullptr;
+    const auto entries = host_->series();
+    return slot < entries.size() && entries[slot].open ? &entries[slot].info : nullptr;
 }
 
 std::vector<std::byte> Engine::snapshot() const {

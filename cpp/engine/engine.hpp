@@ -1,11 +1,12 @@
 // The engine composes the planes: host samples and agent events in, anomalies and stop decisions out. Driven from one
-// thread; reads no clock but the one it is given a `now` of; the only state shared with samplers are their rings.
+// thread; the wall clock it labels records with is an argument; the only state shared with samplers are their rings.
 #pragma once
 
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/bank.hpp"
@@ -59,19 +60,25 @@ public:
     [[nodiscard]] EventPlane& events() noexcept { return events_; }
     [[nodiscard]] HostPlane* host() noexcept { return host_.get(); }
     [[nodiscard]] const Bank& bank() const noexcept { return bank_; }
-    [[nodiscard]] const ring::History& history() const noexcept { return history_; }
     [[nodiscard]] const EngineStatistics& statistics() const noexcept { return statistics_; }
+
+    // By slot: the host's series first, the event plane's behind them.
     [[nodiscard]] std::span<const double> row() const noexcept { return row_; }
     [[nodiscard]] Nanos row_time() const noexcept { return row_time_; }
+    [[nodiscard]] const SeriesInfo* series(std::uint32_t slot) const noexcept;  // null where none lives
 
-    // Info of the series in a slot of the row, or null where none lives.
-    [[nodiscard]] const SeriesInfo* series(std::uint32_t slot) const noexcept;
+    // The last rows of one slot, oldest first; see ring::History::copy.
+    [[nodiscard]] std::uint32_t history_capacity() const noexcept { return options_.history_rows; }
+    std::size_t history(std::uint32_t slot, std::span<Nanos> times, std::span<float> values) const;
 
     [[nodiscard]] std::vector<std::byte> snapshot() const;
     void restore(std::span<const std::byte> state);
 
 private:
+    static constexpr std::uint32_t kHistoryTile = 256;
+
     void gather_row();
+    void remember();
     void speak(Nanos wall_now, std::vector<Anomaly>& out);
     void decide(std::span<const Anomaly> found);
     // Runs `work`; a broken invariant marks the engine failed for good, so that its heartbeat stops.
@@ -82,11 +89,13 @@ private:
     SystemClock clock_;
     std::unique_ptr<HostPlane> host_;
     EventPlane events_;
+    std::uint32_t host_slots_;
     std::vector<SeriesInfo> event_series_;
     Bank bank_;
-    ring::History history_;
+    std::vector<std::optional<ring::History<float>>> history_;  // a tile of slots gets memory when a series opens in it
     StopPolicy stops_;
     std::optional<EpochWord> word_;
+    bool started_ = false;
     bool enforce_ = false;
     std::vector<double> row_;
     Nanos row_time_ = 0;

@@ -58,9 +58,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     caps_strict: bool = False
     prices_nusd_per_mtok: dict[str, tuple[int, int]] = {}
     false_alarms_per_day: float = 1.0
-    tick_ms: int = 1000
     history_rows: int = 3600
-    seed: int = 7
 
 
 class HasEngineOptions(Protocol):
@@ -150,7 +148,6 @@ class Engine:
                 caps_strict=options.caps_strict,
                 prices=options.prices_nusd_per_mtok,
                 false_alarms_per_day=options.false_alarms_per_day,
-                tick_s=options.tick_ms / 1000,
                 history_rows=options.history_rows,
                 guard_every_session=guard_every_session,
             )
