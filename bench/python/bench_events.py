@@ -105,7 +105,7 @@ def _drive(folder: Path) -> None:
     while not (folder / "control" / "epoch").exists():
         time.sleep(0.05)
     sessions = [f"s{i}" for i in range(_SESSIONS)]
-    with guard.Guard(folder / "control", scopes=[("session", s) for s in sessions]):
+    with guard.Guard(folder / "control", scopes=[f"session:{s}" for s in sessions]):
         time.sleep(2.5)  # the collector looks for announced guards once a tick
         context = zmq.Context()
         socket = context.socket(zmq.PUSH)
