@@ -29,6 +29,7 @@ struct DetectorChoice {
 struct BankOptions {
     std::vector<DetectorChoice> detectors = {{&detectors::residual_detector, {}}};
     double false_alarms_per_day = 1.0;  // of the whole scope
+    bool entity = true;                 // keep the score of all series as one entity
     PolicyOptions policy;
 };
 
@@ -53,7 +54,7 @@ struct Outputs {
     double* expected = nullptr;
     double* lower = nullptr;
     double* upper = nullptr;
-    float* entity_bits = nullptr;           // one per row
+    float* entity_bits = nullptr;           // one per row; 0 without BankOptions::entity
     std::vector<float*> parts;              // one per channel: its statistic; empty = not wanted
     std::vector<Spoken>* spoken = nullptr;  // appended
 };
