@@ -1,0 +1,475 @@
+#include "engine/bank.hpp"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <stdexcept>
+
+#include "base/assert.hpp"
+#include "base/dispatch.hpp"
+#include "base/log2.hpp"
+
+namespace argus::engine {
+namespace {
+
+using detectors::kTileSlots;
+
+constexpr float kFarthest = 1.0e30F;  // values are kept this close to their origin: squares and sums stay finite
+constexpr float kLargestRatio = 1024.0F;
+constexpr float kEntityRate = 0.1F;
+constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+constexpr float kUnknownFloat = std::numeric_limits<float>::quiet_NaN();
+
+struct Prepared {
+    std::uint32_t infinite = 0;
+    std::uint32_t warmed = 0;  // slots that saw their kWarmValues-th value in this row
+};
+
+// Values minus their origin as float32, NaN where not observed; the first finite value becomes the origin.
+template <class T>
+ARGUS_INLINE void prepare_body(const T* row, std::size_t count, double* origin, std::int32_t* seen, float* values,
+                               Prepared* prepared) {
+    std::uint32_t infinite = 0;
+    std::uint32_t warmed = 0;
+    ARGUS_IVDEP
+    for (std::size_t i = 0; i < count; ++i) {
+        const double x = static_cast<double>(row[i]);
+        const bool finite = x - x == 0.0;
+        const double first = origin[i];
+        const double from = ((first != first) & finite) ? x : first;
+        const double apart = x - from;
+        const double low = apart > -static_cast<double>(kFarthest) ? apart : -static_cast<double>(kFarthest);
+        const double near = low < static_cast<double>(kFarthest) ? low : static_cast<double>(kFarthest);
+        const std::int32_t now = seen[i] + ((finite & (seen[i] < 0x7FFFFFFF)) ? 1 : 0);
+        infinite += (!finite & (x == x)) ? 1U : 0U;
+        warmed += (finite & (now == static_cast<std::int32_t>(kWarmValues)) & (now != seen[i])) ? 1U : 0U;
+        origin[i] = from;
+        seen[i] = now;
+        values[i] = finite ? static_cast<float>(near) : kUnknownFloat;
+    }
+    prepared->infinite = infinite;
+    prepared->warmed = warmed;
+}
+
+// How strange each series is for the entity: log2(1 + residual in usual residuals), 0 and uncounted where unknown.
+ARGUS_INLINE void strangeness_body(const float* residual, const float* scale, std::size_t count, float* strange,
+                                   float* counted) {
+    ARGUS_IVDEP
+    for (std::size_t i = 0; i < count; ++i) {
+        const float y = residual[i];
+        const float ratio = scale[i] > 0.0F ? y / scale[i] : (y > 0.0F ? kLargestRatio : 0.0F);
+        const float bounded = ratio < kLargestRatio ? ratio : kLargestRatio;
+        const bool known = (y == y) & (scale[i] == scale[i]);
+        strange[i] = known ? fast_log2(1.0F + bounded) : 0.0F;
+        counted[i] = known ? 1.0F : 0.0F;
+    }
+}
+
+ARGUS_KERNEL(prepare_f64, prepare_body,
+             (const double* row, std::size_t count, double* origin, std::int32_t* seen, float* values,
+              Prepared* prepared),
+             (row, count, origin, seen, values, prepared))
+
+ARGUS_KERNEL(prepare_f32, prepare_body,
+             (const float* row, std::size_t count, double* origin, std::int32_t* seen, float* values,
+              Prepared* prepared),
+             (row, count, origin, seen, values, prepared))
+
+ARGUS_KERNEL(strangeness_kernel, strangeness_body,
+             (const float* residual, const float* scale, std::size_t count, float* strange, float* counted),
+             (residual, scale, count, strange, counted))
+
+void prepare(const double* row, std::size_t count, double* origin, std::int32_t* seen, float* values, Prepared* out) {
+    prepare_f64(row, count, origin, seen, values, out);
+}
+
+void prepare(const float* row, std::size_t count, double* origin, std::int32_t* seen, float* values, Prepared* out) {
+    prepare_f32(row, count, origin, seen, values, out);
+}
+
+// A sum in one fixed order.
+double sum(std::span<const float> values) noexcept {
+    constexpr std::size_t kLanes = 8;
+    std::array<double, kLanes> lane{};
+    std::size_t i = 0;
+    for (; i + kLanes <= values.size(); i += kLanes) {
+        for (std::size_t l = 0; l < kLanes; ++l) lane[l] += static_cast<double>(values[i + l]);
+    }
+    for (std::size_t l = 0; i < values.size(); ++i, ++l) lane[l] += static_cast<double>(values[i]);
+    double total = 0.0;
+    for (const double part : lane) total += part;
+    return total;
+}
+
+void check(const DetectorChoice& choice) {
+    if (choice.descriptor == nullptr) throw std::invalid_argument("Bank: a detector without descriptor");
+    const Leaf& leaf = choice.descriptor->leaf;
+    const std::string name = leaf.name;
+    if (choice.descriptor->channels.empty()) throw std::invalid_argument("Bank: detector '" + name + "' has no channel");
+    if (choice.option_values.size() != leaf.options.size()) {
+        throw std::invalid_argument("Bank: detector '" + name + "': expected " + std::to_string(leaf.options.size()) +
+                                    " option values, found " + std::to_string(choice.option_values.size()));
+    }
+    for (std::size_t i = 0; i < leaf.options.size(); ++i) {
+        const Option& option = leaf.options[i];
+        const double value = choice.option_values[i];
+        if (value >= option.min && value <= option.max) continue;
+        throw std::invalid_argument("Bank: detector '" + name + "': " + option.name + ": expected a number in [" +
+                                    std::to_string(option.min) + ", " + std::to_string(option.max) + "], found " +
+                                    std::to_string(value));
+    }
+}
+
+BankOptions completed(BankOptions options) {
+    if (options.detectors.empty()) throw std::invalid_argument("Bank: expected at least one detector, found none");
+    if (!(options.false_alarms_per_day > 0.0) || !(options.false_alarms_per_day < 1e12)) {
+        throw std::invalid_argument("Bank: false_alarms_per_day: expected a number above 0 and below 1e12, found " +
+                                    std::to_string(options.false_alarms_per_day));
+    }
+    for (DetectorChoice& choice : options.detectors) {
+        if (choice.descriptor != nullptr && choice.option_values.empty()) {
+            for (const Option& option : choice.descriptor->leaf.options) choice.option_values.push_back(option.value);
+        }
+        check(choice);
+    }
+    return options;
+}
+
+}  // namespace
+
+struct Bank::Tile {
+    Tile(std::uint32_t first_slot, std::uint32_t slots, const BankOptions& options)
+        : first(first_slot), count(slots), gate(slots, options.policy), origin(slots, kUnknown), seen(slots, 0) {
+        for (const DetectorChoice& choice : options.detectors) {
+            detectors.push_back(choice.descriptor->make(slots, choice.option_values));
+            for (std::size_t c = 0; c < choice.descriptor->channels.size(); ++c) ranks.emplace_back(slots);
+        }
+    }
+
+    std::uint32_t first;
+    std::uint32_t count;
+    std::vector<std::unique_ptr<detectors::Detector>> detectors;
+    std::vector<Calibration> ranks;  // one per channel
+    Gate gate;
+    std::vector<double> origin;
+    std::vector<std::int32_t> seen;  // finite values
+};
+
+// One row of one tile at a time.
+struct Bank::Scratch {
+    explicit Scratch(std::size_t channels)
+        : statistic(channels * kTileSlots), channel_bits(channels * kTileSlots) {}
+
+    std::array<float, kTileSlots> values{};
+    std::array<float, kTileSlots> bits{};
+    std::array<float, kTileSlots> alarm{};
+    std::array<float, kTileSlots> expected{};
+    std::array<float, kTileSlots> scale{};
+    std::array<float, kTileSlots> strange{};
+    std::array<float, kTileSlots> counted{};
+    std::array<std::uint8_t, kTileSlots> learn_model{};
+    std::array<std::uint8_t, kTileSlots> learn_rank{};
+    std::vector<float> statistic;     // channel after channel, tile.count each
+    std::vector<float> channel_bits;  // likewise
+    std::size_t forecast_channel = 0;  // the |value - expected| of the forecasting detector
+    bool has_forecast = false;
+};
+
+// Mean strangeness of the observed series, now and over the last ten rows, each ranked among its own past.
+struct Bank::EntityScore {
+    Calibration ranks{2};
+    float recent = 0.0F;
+
+    float step(double total, double counted) noexcept {
+        if (!(counted > 0.0)) return 0.0F;
+        const float now = static_cast<float>(total / counted);
+        recent += kEntityRate * (now - recent);
+        const std::array<float, 2> statistic{now, recent};
+        const std::array<std::uint8_t, 2> learn{1, 1};
+        std::array<float, 2> bits{};
+        std::array<float, 1> one{};
+        ranks.score(statistic, bits);
+        ranks.learn(statistic, learn);
+        combine(bits, 2, one);
+        return one[0];
+    }
+};
+
+// What the tiles leave behind for each row of the block in hand.
+struct Bank::Block {
+    std::vector<double> strange;
+    std::vector<double> counted;
+    std::vector<std::uint32_t> warmed;
+    std::vector<Alarm> alarms;
+
+    void start(std::size_t rows) {
+        strange.assign(rows, 0.0);
+        counted.assign(rows, 0.0);
+        warmed.assign(rows, 0);
+        alarms.clear();
+    }
+};
+
+Bank::Bank(std::uint32_t capacity, BankOptions options)
+    : capacity_(capacity), options_(completed(std::move(options))), entity_(std::make_unique<EntityScore>()),
+      block_(std::make_unique<Block>()), speaker_(capacity, options_.policy, options_.false_alarms_per_day),
+      bits_(capacity, 0.0F), alarm_bits_(capacity, 0.0F), expected_(capacity, kUnknown), lower_(capacity, kUnknown),
+      upper_(capacity, kUnknown) {
+    if (capacity == 0) throw std::invalid_argument("Bank: expected at least one slot, found 0");
+    for (const DetectorChoice& choice : options_.detectors) {
+        for (std::size_t c = 0; c < choice.descriptor->channels.size(); ++c) {
+            channel_detector_.push_back(choice.descriptor->leaf.name);
+        }
+    }
+    channel_count_ = static_cast<std::uint32_t>(channel_detector_.size());
+    for (std::uint32_t first = 0; first < capacity; first += kTileSlots) {
+        tiles_.emplace_back(first, std::min(kTileSlots, capacity - first), options_);
+    }
+    scratch_ = std::make_unique<Scratch>(channel_count_);
+    block_->start(1);
+    block_->alarms.reserve(capacity);
+    spoken_.reserve(capacity);
+    utterances_.reserve(capacity);
+}
+
+Bank::~Bank() = default;
+Bank::Bank(Bank&&) noexcept = default;
+Bank& Bank::operator=(Bank&&) noexcept = default;
+
+void Bank::step(std::span<const double> row, Nanos mono_now, Nanos wall_now) {
+    ARGUS_ASSERT(row.size() == capacity_);
+    Outputs out;
+    out.bits = bits_.data();
+    out.alarm_bits = alarm_bits_.data();
+    out.expected = expected_.data();
+    out.lower = lower_.data();
+    out.upper = upper_.data();
+    out.entity_bits = &entity_bits_;
+    out.spoken = &spoken_;
+    spoken_.clear();
+    run_rows(Rows<double>{row.data(), capacity_, {&mono_now, 1}, {&wall_now, 1}}, out);
+    utterances_.clear();
+    for (const Spoken& spoken : spoken_) utterances_.push_back(spoken.utterance);
+}
+
+void Bank::run(const Rows<double>& rows, const Outputs& out) { run_rows(rows, out); }
+void Bank::run(const Rows<float>& rows, const Outputs& out) { run_rows(rows, out); }
+
+template <class T>
+void Bank::run_rows(const Rows<T>& rows, const Outputs& out) {
+    ARGUS_ASSERT(rows.mono.size() == rows.wall.size() && rows.stride >= capacity_);
+    ARGUS_ASSERT(out.parts.empty() || out.parts.size() == channel_count_);
+    block_->start(rows.mono.size());
+    for (Tile& tile : tiles_) run_tile(tile, rows, out);
+    std::sort(block_->alarms.begin(), block_->alarms.end(), [](const Alarm& a, const Alarm& b) {
+        return a.row != b.row ? a.row < b.row : a.said.slot < b.said.slot;
+    });
+    std::size_t next = 0;
+    for (std::size_t row = 0; row < rows.mono.size(); ++row) {
+        cadence_.push(rows.mono[row]);
+        live_ += block_->warmed[row];
+        if (options_.entity) {
+            const float bits = entity_->step(block_->strange[row], block_->counted[row]);
+            if (out.entity_bits != nullptr) out.entity_bits[row] = bits;
+        } else if (out.entity_bits != nullptr) {
+            out.entity_bits[row] = 0.0F;
+        }
+        const double interval_s = next < block_->alarms.size() && block_->alarms[next].row == row ? cadence_.median_s() : 0.0;
+        for (; next < block_->alarms.size() && block_->alarms[next].row == row; ++next) {
+            Alarm& alarm = block_->alarms[next];
+            const bool said = speaker_.hear(alarm, rows_, rows.wall[row], live_, interval_s);
+            if (said && out.spoken != nullptr) out.spoken->push_back({static_cast<std::uint32_t>(row), alarm.said});
+        }
+        ++rows_;
+    }
+}
+
+template <class T>
+void Bank::run_tile(Tile& tile, const Rows<T>& rows, const Outputs& out) {
+    Scratch& s = *scratch_;
+    const bool banded = out.expected != nullptr || out.lower != nullptr || out.upper != nullptr;
+    for (std::size_t row = 0; row < rows.mono.size(); ++row) {
+        Prepared prepared;
+        prepare(rows.values + row * rows.stride + tile.first, tile.count, tile.origin.data(), tile.seen.data(),
+                s.values.data(), &prepared);
+        infinities_ += prepared.infinite;
+        block_->warmed[row] += prepared.warmed;
+        score_tile(tile, rows.mono[row]);
+        const auto events = tile.gate.pass(rows_ + static_cast<std::int64_t>(row),
+                                           {std::span(s.values).first(tile.count), std::span(s.bits).first(tile.count),
+                                            std::span(s.alarm).first(tile.count),
+                                            std::span(s.learn_model).first(tile.count),
+                                            std::span(s.learn_rank).first(tile.count)});
+        if (banded || options_.entity || !events.empty()) forecast_tile(tile);
+        if (options_.entity) {
+            strangeness_kernel(s.statistic.data() + s.forecast_channel * tile.count, s.scale.data(), tile.count,
+                               s.strange.data(), s.counted.data());
+            block_->strange[row] += sum(std::span(s.strange).first(tile.count));
+            block_->counted[row] += sum(std::span(s.counted).first(tile.count));
+        }
+        write_row(tile, row, out);
+        if (!events.empty()) collect(tile, static_cast<std::uint32_t>(row), events);
+        learn_tile(tile, rows.mono[row]);
+    }
+}
+
+void Bank::score_tile(Tile& tile, Nanos now) {
+    Scratch& s = *scratch_;
+    const std::size_t count = tile.count;
+    const detectors::Entity whole{0, tile.count};
+    const detectors::View view{std::span(s.values).first(count), {&whole, 1}, now};
+    std::size_t channel = 0;
+    for (std::size_t d = 0; d < tile.detectors.size(); ++d) {
+        const std::size_t channels = options_.detectors[d].descriptor->channels.size();
+        tile.detectors[d]->score(view, std::span(s.statistic).subspan(channel * count, channels * count));
+        channel += channels;
+    }
+    for (std::size_t c = 0; c < channel_count_; ++c) {
+        tile.ranks[c].score(std::span(s.statistic).subspan(c * count, count),
+                            std::span(s.channel_bits).subspan(c * count, count));
+    }
+    combine(s.channel_bits, channel_count_, std::span(s.bits).first(count));
+}
+
+void Bank::learn_tile(Tile& tile, Nanos now) {
+    Scratch& s = *scratch_;
+    const std::size_t count = tile.count;
+    for (std::size_t c = 0; c < channel_count_; ++c) {
+        tile.ranks[c].learn(std::span(s.statistic).subspan(c * count, count), std::span(s.learn_rank).first(count));
+    }
+    const detectors::Entity whole{0, tile.count};
+    const detectors::View view{std::span(s.values).first(count), {&whole, 1}, now};
+    for (auto& detector : tile.detectors) detector->learn(view, std::span(s.learn_model).first(count));
+}
+
+// Expected value and usual residual of the first detector that forecasts; unknown when none does.
+void Bank::forecast_tile(Tile& tile) {
+    Scratch& s = *scratch_;
+    std::size_t channel = 0;
+    for (std::size_t d = 0; d < tile.detectors.size(); ++d) {
+        s.forecast_channel = channel;
+        s.has_forecast = tile.detectors[d]->forecast(std::span(s.expected).first(tile.count),
+                                                     std::span(s.scale).first(tile.count));
+        if (s.has_forecast) return;
+        channel += options_.detectors[d].descriptor->channels.size();
+    }
+    s.forecast_channel = 0;
+    s.expected.fill(kUnknownFloat);
+    s.scale.fill(kUnknownFloat);
+}
+
+void Bank::write_row(const Tile& tile, std::size_t row, const Outputs& out) {
+    const Scratch& s = *scratch_;
+    const std::size_t at = row * capacity_ + tile.first;
+    if (out.bits != nullptr) std::copy_n(s.bits.begin(), tile.count, out.bits + at);
+    if (out.alarm_bits != nullptr) std::copy_n(s.alarm.begin(), tile.count, out.alarm_bits + at);
+    for (std::size_t c = 0; c < out.parts.size(); ++c) {
+        std::copy_n(s.statistic.data() + c * tile.count, tile.count, out.parts[c] + at);
+    }
+    if (out.expected == nullptr && out.lower == nullptr && out.upper == nullptr) return;
+    const auto reach = tile.ranks[s.forecast_channel].reach();
+    for (std::size_t i = 0; i < tile.count; ++i) {
+        const double expected = tile.origin[i] + static_cast<double>(s.expected[i]);
+        const double around = static_cast<double>(reach[i]);
+        if (out.expected != nullptr) out.expected[at + i] = expected;
+        if (out.lower != nullptr) out.lower[at + i] = expected - around;
+        if (out.upper != nullptr) out.upper[at + i] = expected + around;
+    }
+}
+
+void Bank::collect(const Tile& tile, std::uint32_t row, std::span<const GateEvent> events) {
+    const Scratch& s = *scratch_;
+    const auto reach = tile.ranks[s.forecast_channel].reach();
+    for (const GateEvent& event : events) {
+        std::size_t loudest = 0;
+        for (std::size_t c = 1; c < channel_count_; ++c) {
+            const float* bits = s.channel_bits.data() + event.slot;
+            if (bits[c * tile.count] > bits[loudest * tile.count]) loudest = c;
+        }
+        Alarm alarm{.row = row, .kind = event.kind, .strength = event.strength, .said = {}};
+        Utterance& said = alarm.said;
+        const double expected = tile.origin[event.slot] + static_cast<double>(s.expected[event.slot]);
+        const double around = static_cast<double>(reach[event.slot]);
+        said.slot = tile.first + event.slot;
+        said.bits = s.bits[event.slot];
+        said.value = tile.origin[event.slot] + static_cast<double>(s.values[event.slot]);
+        said.expected = expected;
+        said.lower = expected - around;
+        said.upper = expected + around;
+        said.detector = channel_detector_[loudest];
+        block_->alarms.push_back(alarm);
+    }
+}
+
+double Bank::threshold_bits() const noexcept { return speaker_.threshold(live_, cadence_.median_s()); }
+
+std::vector<std::string> Bank::channels() const {
+    std::vector<std::string> names;
+    for (const DetectorChoice& choice : options_.detectors) {
+        for (const detectors::Channel& channel : choice.descriptor->channels) {
+            const std::string part = channel.name;
+            names.push_back(part.empty() ? choice.descriptor->leaf.name : choice.descriptor->leaf.name + ("." + part));
+        }
+    }
+    return names;
+}
+
+void Bank::reset(std::span<const std::uint32_t> slots) {
+    for (const std::uint32_t slot : slots) {
+        ARGUS_ASSERT(slot < capacity_);
+        Tile& tile = tiles_[slot / kTileSlots];
+        const std::uint32_t local = slot % kTileSlots;
+        const std::span<const std::uint32_t> one(&local, 1);
+        if (tile.seen[local] >= static_cast<std::int32_t>(kWarmValues)) --live_;
+        tile.origin[local] = kUnknown;
+        tile.seen[local] = 0;
+        tile.gate.reset(one);
+        for (auto& detector : tile.detectors) detector->reset(one);
+        for (Calibration& rank : tile.ranks) rank.reset(one);
+    }
+    speaker_.reset(slots);
+}
+
+void Bank::save(Writer& writer) const {
+    writer.pod(capacity_);
+    writer.pod(channel_count_);
+    for (const std::string& name : channels()) writer.text(name);
+    writer.pod(rows_);
+    writer.pod(live_);
+    writer.pod(infinities_);
+    cadence_.save(writer);
+    speaker_.save(writer);
+    writer.pod(entity_->recent);
+    entity_->ranks.save(writer);
+    for (const Tile& tile : tiles_) {
+        writer.array(std::span<const double>(tile.origin));
+        writer.array(std::span<const std::int32_t>(tile.seen));
+        tile.gate.save(writer);
+        for (const auto& detector : tile.detectors) detector->save(writer);
+        for (const Calibration& rank : tile.ranks) rank.save(writer);
+    }
+}
+
+void Bank::load(Reader& reader) {
+    if (reader.pod<std::uint32_t>() != capacity_) throw CodecError("bank: saved with another number of slots");
+    if (reader.pod<std::uint32_t>() != channel_count_) throw CodecError("bank: saved with other detectors");
+    for (const std::string& name : channels()) {
+        if (reader.text() != name) throw CodecError("bank: saved with other detectors than '" + name + "'");
+    }
+    rows_ = reader.pod<std::int64_t>();
+    live_ = reader.pod<std::uint64_t>();
+    infinities_ = reader.pod<std::uint64_t>();
+    cadence_.load(reader);
+    speaker_.load(reader);
+    entity_->recent = reader.pod<float>();
+    entity_->ranks.load(reader);
+    for (Tile& tile : tiles_) {
+        reader.array(std::span<double>(tile.origin));
+        reader.array(std::span<std::int32_t>(tile.seen));
+        tile.gate.load(reader);
+        for (auto& detector : tile.detectors) detector->load(reader);
+        for (Calibration& rank : tile.ranks) rank.load(reader);
+    }
+}
+
+}  // namespace argus::engine

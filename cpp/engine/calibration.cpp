@@ -1,0 +1,255 @@
+#include "engine/calibration.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/dispatch.hpp"
+#include "base/log2.hpp"
+
+namespace argus::engine {
+namespace {
+
+constexpr std::uint16_t kUnit = 8;  // counts of one value
+constexpr std::uint32_t kFull = 65535 - 2 * kUnit;
+constexpr int kMantissaBits = 21;  // float bits below the key: four buckets an octave
+constexpr int kBucketCount = static_cast<int>(Calibration::kBuckets);
+constexpr int kStartBelow = 24;  // buckets below the first positive value
+constexpr int kStep = 8;         // buckets by which the floor moves: two octaves
+constexpr std::uint32_t kMaintainEvery = 64;
+constexpr std::uint32_t kUnderMost = 48;  // of the last 64 values below the floor: the floor is too high
+constexpr std::uint32_t kTopShare = 32;   // more than 1/32 of the past in the top bucket: the floor is too low
+constexpr float kSteepest = 8.0F;
+constexpr float kFlattest = 1.0F;
+constexpr float kNone = std::numeric_limits<float>::quiet_NaN();
+constexpr int kLargestKey = 0x7F000000 >> kMantissaBits;
+constexpr std::size_t kBlock = 256;
+
+// kAbove[kBuckets - 1 - k + j] = all ones where bucket j lies above bucket k.
+constexpr auto kAbove = [] {
+    std::array<std::uint16_t, 2 * Calibration::kBuckets> window{};
+    for (std::size_t i = Calibration::kBuckets; i < window.size(); ++i) window[i] = 0xFFFF;
+    return window;
+}();
+
+ARGUS_INLINE int key_of(float statistic) noexcept {
+    return __builtin_bit_cast(std::int32_t, statistic) >> kMantissaBits;
+}
+
+[[nodiscard]] float edge_of(int key) noexcept { return __builtin_bit_cast(float, key << kMantissaBits); }
+
+ARGUS_INLINE int bucket_of(float statistic, int base) noexcept {
+    const int k = key_of(statistic) - base;
+    return k < 0 ? 0 : k >= kBucketCount ? kBucketCount - 1 : k;
+}
+
+// The counts in the own bucket and above it.
+ARGUS_INLINE void rank_body(const float* statistic, const std::uint16_t* counts, const std::uint16_t* base,
+                            std::size_t count, std::int32_t* own, std::int32_t* above) {
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::uint16_t* bucket = counts + i * Calibration::kBuckets;
+        const int k = bucket_of(statistic[i], base[i]);
+        const std::uint16_t* window = kAbove.data() + (kBucketCount - 1 - k);
+        std::uint16_t sum = 0;
+        for (int j = 0; j < kBucketCount; ++j) {
+            sum = static_cast<std::uint16_t>(sum + (bucket[j] & window[j]));
+        }
+        own[i] = bucket[k];
+        above[i] = sum;
+    }
+}
+
+ARGUS_INLINE void bits_body(const float* statistic, const std::uint16_t* base, const std::uint16_t* total,
+                            const std::uint32_t* seen, const std::int32_t* own, const std::int32_t* above,
+                            std::size_t count, float* bits) {
+    constexpr float kPerMantissa = 1.0F / static_cast<float>(1 << kMantissaBits);
+    ARGUS_IVDEP
+    for (std::size_t i = 0; i < count; ++i) {
+        const float y = statistic[i];
+        const std::int32_t raw = __builtin_bit_cast(std::int32_t, y);
+        const std::int32_t k = (raw >> kMantissaBits) - static_cast<std::int32_t>(base[i]);
+        const float within = static_cast<float>(raw & ((1 << kMantissaBits) - 1)) * kPerMantissa;
+        const float position = k < 0 ? 0.0F : k >= kBucketCount ? 1.0F : within;
+        const float share = static_cast<float>(above[i]) + static_cast<float>(own[i]) * (0.75F - 0.5F * position);
+        const float surprise = fast_log2(static_cast<float>(static_cast<std::int32_t>(total[i]) + 2 * kUnit)) -
+                               fast_log2(share + static_cast<float>(kUnit));
+        const bool known = (static_cast<std::int32_t>(seen[i]) >= static_cast<std::int32_t>(kWarmValues)) & (y == y);
+        bits[i] = (known & (surprise > 0.0F)) ? surprise : 0.0F;
+    }
+}
+
+ARGUS_INLINE void combine_body(const float* bits, std::size_t channels, std::size_t count, float price,
+                               float* combined) {
+    for (std::size_t c = 0; c < channels; ++c) {
+        const float* channel = bits + c * count;
+        ARGUS_IVDEP
+        for (std::size_t i = 0; i < count; ++i) {
+            const float best = c == 0 ? 0.0F : combined[i];
+            const float paid = channel[i] - price;
+            combined[i] = paid > best ? paid : best;
+        }
+    }
+}
+
+ARGUS_KERNEL(rank_kernel, rank_body,
+             (const float* statistic, const std::uint16_t* counts, const std::uint16_t* base, std::size_t count,
+              std::int32_t* own, std::int32_t* above),
+             (statistic, counts, base, count, own, above))
+
+ARGUS_KERNEL(bits_kernel, bits_body,
+             (const float* statistic, const std::uint16_t* base, const std::uint16_t* total, const std::uint32_t* seen,
+              const std::int32_t* own, const std::int32_t* above, std::size_t count, float* bits),
+             (statistic, base, total, seen, own, above, count, bits))
+
+ARGUS_KERNEL(combine_kernel, combine_body,
+             (const float* bits, std::size_t channels, std::size_t count, float price, float* combined),
+             (bits, channels, count, price, combined))
+
+}  // namespace
+
+Calibration::Calibration(std::uint32_t slots)
+    : counts_(slots), base_(slots, 0), total_(slots, 0), seen_(slots, 0), under_(slots, 0), reach_(slots, kNone) {}
+
+void Calibration::score(std::span<const float> statistic, std::span<float> bits) const noexcept {
+    std::array<std::int32_t, kBlock> own;
+    std::array<std::int32_t, kBlock> above;
+    for (std::size_t first = 0; first < statistic.size(); first += kBlock) {
+        const std::size_t count = std::min(kBlock, statistic.size() - first);
+        const float* y = statistic.data() + first;
+        rank_kernel(y, counts_[first].bucket.data(), base_.data() + first, count, own.data(), above.data());
+        bits_kernel(y, base_.data() + first, total_.data() + first, seen_.data() + first, own.data(), above.data(),
+                    count, bits.data() + first);
+        for (std::size_t i = 0; i < count; ++i) {
+            if ((own[i] | above[i]) == 0 && bits[first + i] > 0.0F) {
+                bits[first + i] += beyond(static_cast<std::uint32_t>(first + i), y[i]);
+            }
+        }
+    }
+}
+
+void Calibration::learn(std::span<const float> statistic, std::span<const std::uint8_t> learn) noexcept {
+    for (std::uint32_t i = 0; i < statistic.size(); ++i) {
+        const float y = statistic[i];
+        if (learn[i] == 0 || !(y == y)) continue;
+        const int key = key_of(y);
+        if (base_[i] == 0 && key > 0) base_[i] = static_cast<std::uint16_t>(std::max(1, key - kStartBelow));
+        auto& counts = counts_[i].bucket[static_cast<std::size_t>(bucket_of(y, base_[i]))];
+        counts = static_cast<std::uint16_t>(counts + kUnit);
+        total_[i] = static_cast<std::uint16_t>(total_[i] + kUnit);
+        under_[i] = static_cast<std::uint8_t>(under_[i] + (key > 0 && key < base_[i] ? 1 : 0));
+        if (seen_[i] < static_cast<std::uint32_t>(std::numeric_limits<std::int32_t>::max())) ++seen_[i];
+        if (total_[i] >= kFull) halve(i);
+        if (seen_[i] % kMaintainEvery == 0) maintain(i);
+    }
+}
+
+void Calibration::halve(std::uint32_t slot) noexcept {
+    std::uint32_t total = 0;
+    for (auto& count : counts_[slot].bucket) {
+        count = static_cast<std::uint16_t>(count >> 1);
+        total += count;
+    }
+    total_[slot] = static_cast<std::uint16_t>(total);
+}
+
+// Moves the floor when most recent values lie below it, or too much of the past in the top bucket; renews reach().
+void Calibration::maintain(std::uint32_t slot) noexcept {
+    auto& bucket = counts_[slot].bucket;
+    if (std::uint32_t{bucket[kBuckets - 1]} * kTopShare > total_[slot] && base_[slot] + kStep < kLargestKey) {
+        std::uint32_t merged = 0;
+        for (std::size_t j = 0; j <= kStep; ++j) merged += bucket[j];
+        std::copy(bucket.begin() + kStep + 1, bucket.end(), bucket.begin() + 1);
+        std::fill(bucket.end() - kStep, bucket.end(), std::uint16_t{0});
+        bucket[0] = static_cast<std::uint16_t>(merged);
+        base_[slot] = static_cast<std::uint16_t>(base_[slot] + kStep);
+    } else if (under_[slot] >= kUnderMost && base_[slot] > kStep) {
+        // What lay at or below the old floor is put just there: too high rather than too low.
+        std::uint32_t merged = 0;
+        for (std::size_t j = kBuckets - kStep - 1; j < kBuckets; ++j) merged += bucket[j];
+        std::copy_backward(bucket.begin(), bucket.end() - kStep, bucket.end());
+        std::fill(bucket.begin(), bucket.begin() + kStep, std::uint16_t{0});
+        bucket[kBuckets - 1] = static_cast<std::uint16_t>(merged);
+        base_[slot] = static_cast<std::uint16_t>(base_[slot] - kStep);
+    }
+    under_[slot] = 0;
+    reach_[slot] = reach_of(slot);
+}
+
+Calibration::Tail Calibration::tail(std::uint32_t slot) const noexcept {
+    const auto& bucket = counts_[slot].bucket;
+    std::uint32_t top = kBuckets - 1;
+    while (top > 0 && bucket[top] == 0) --top;
+    std::uint32_t quarter = top;
+    std::uint32_t survival = bucket[top];
+    while (quarter > 0 && survival * 4 < total_[slot]) survival += bucket[--quarter];
+    const float record = bucket[top] > 0 ? static_cast<float>(bucket[top]) : 1.0F;
+    const float octaves = static_cast<float>(top - quarter + 1) * 0.25F;
+    const float slope = quarter < top ? fast_log2(static_cast<float>(survival) / record) / octaves : 0.0F;
+    return {top, std::clamp(slope, kFlattest, kSteepest)};
+}
+
+float Calibration::beyond(std::uint32_t slot, float statistic) const noexcept {
+    if (base_[slot] == 0) return kBeyondZeroBits;
+    const Tail shape = tail(slot);
+    const float edge = edge_of(base_[slot] + static_cast<int>(shape.top) + 1);
+    if (!(statistic > edge)) return 0.0F;
+    return std::min(kBeyondBits, shape.bits_per_octave * (fast_log2(statistic) - fast_log2(edge)));
+}
+
+float Calibration::reach_of(std::uint32_t slot) const noexcept {
+    if (seen_[slot] < kWarmValues) return kNone;
+    if (base_[slot] == 0) return 0.0F;
+    const auto& bucket = counts_[slot].bucket;
+    const int base = base_[slot];
+    const float all = static_cast<float>(total_[slot] + 2 * kUnit);
+    const float allowed = all / 1024.0F - static_cast<float>(kUnit);  // 2^-kReachBits of the past
+    if (allowed > 0.0F) {
+        float survival = 0.0F;
+        int k = kBucketCount - 1;
+        while (k > 0 && survival + static_cast<float>(bucket[static_cast<std::size_t>(k)]) <= allowed) {
+            survival += static_cast<float>(bucket[static_cast<std::size_t>(k--)]);
+        }
+        return edge_of(std::min(base + k + 1, kLargestKey));
+    }
+    // The past is too short to show it: on beyond the record at the tail's own slope, in buckets of 1/4 octave.
+    const Tail shape = tail(slot);
+    const float shown = fast_log2(all) - fast_log2(static_cast<float>(kUnit));
+    const float missing = shown < kReachBits ? kReachBits - shown : 0.0F;
+    const int steps = static_cast<int>(4.0F * missing / shape.bits_per_octave) + 1;
+    return edge_of(std::min(base + static_cast<int>(shape.top) + 1 + steps, kLargestKey));
+}
+
+void Calibration::reset(std::span<const std::uint32_t> slots) noexcept {
+    for (const std::uint32_t slot : slots) {
+        counts_[slot] = {};
+        base_[slot] = 0;
+        total_[slot] = 0;
+        seen_[slot] = 0;
+        under_[slot] = 0;
+        reach_[slot] = kNone;
+    }
+}
+
+void Calibration::save(Writer& writer) const {
+    writer.array(std::span<const Counts>(counts_));
+    writer.array(std::span<const std::uint16_t>(base_));
+    writer.array(std::span<const std::uint16_t>(total_));
+    writer.array(std::span<const std::uint32_t>(seen_));
+    writer.array(std::span<const std::uint8_t>(under_));
+    writer.array(std::span<const float>(reach_));
+}
+
+void Calibration::load(Reader& reader) {
+    reader.array(std::span<Counts>(counts_));
+    reader.array(std::span<std::uint16_t>(base_));
+    reader.array(std::span<std::uint16_t>(total_));
+    reader.array(std::span<std::uint32_t>(seen_));
+    reader.array(std::span<std::uint8_t>(under_));
+    reader.array(std::span<float>(reach_));
+}
+
+void combine(std::span<const float> bits, std::size_t channels, std::span<float> combined) noexcept {
+    const float price = channels > 1 ? fast_log2(static_cast<float>(channels)) : 0.0F;
+    combine_kernel(bits.data(), channels, combined.size(), price, combined.data());
+}
+
+}  // namespace argus::engine

@@ -1,0 +1,141 @@
+// When Argus speaks: from bits per row to incidents and utterances.
+//
+// Strength: the bits of a row plus a share of the running mean of the bits before it (persistence), at most doubled. In
+//   noise the running mean stays near 1 bit and adds nothing; in a lasting anomaly it adds up.
+// Gate (one per tile): per series, an incident opens when strength reaches incident_bits, stays one while it is reached
+//   again within calm_rows, and no new one opens for hold_off_rows. alarm = the strength on the row that opens an incident
+//   and on rows that exceed its loudest alarm by escalation_bits, else 0: independent of the false-alarm budget.
+//   Learning: alarming rows teach the detectors nothing and the calibration only their first row, so that a record counts
+//   once; after accept_rows of an incident the new level is taken as normal, once per incident.
+// Speaker (one per bank = scope): an incident is spoken once, at its first row whose strength reaches the threshold
+//   log2(live series * rows per day / false alarms per day), never below incident_bits; its end is spoken if its onset was.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/clock.hpp"
+#include "base/codec.hpp"
+#include "model/anomaly.hpp"
+
+namespace argus::engine {
+
+struct PolicyOptions {
+    float incident_bits = 8.0F;
+    float escalation_bits = 4.0F;
+    std::uint32_t calm_rows = 10;
+    std::uint32_t hold_off_rows = 100;
+    std::uint32_t accept_rows = 200;
+};
+
+// What a gate says of one slot on one row.
+struct GateEvent {
+    enum class Kind : std::uint8_t { opens, goes_on, ends };
+    std::uint32_t slot = 0;  // within the tile
+    Kind kind = Kind::opens;
+    float strength = 0.0F;
+};
+
+class Gate {
+public:
+    Gate(std::uint32_t slots, PolicyOptions options);
+
+    struct Row {
+        std::span<const float> values;        // NaN = not observed
+        std::span<const float> bits;
+        std::span<float> alarm;               // out: strength where the policy speaks, else 0
+        std::span<std::uint8_t> learn_model;  // out: detectors::kLearn...
+        std::span<std::uint8_t> learn_rank;   // out: 0 or 1
+    };
+    // Passes one row; rows are numbered without gaps. Returns the events in slot order, valid until the next call.
+    std::span<const GateEvent> pass(std::int64_t row, const Row& io) noexcept;
+
+    void reset(std::span<const std::uint32_t> slots) noexcept;
+    void save(Writer& writer) const;
+    void load(Reader& reader);
+
+private:
+    struct Incident {
+        std::int64_t opened = kNever;
+        std::int64_t last_loud = kNever;
+        float loudest = 0.0F;
+        std::uint32_t accepted = 0;
+    };
+    static constexpr std::int64_t kNever = -1'000'000'000'000;
+
+    void judge(std::uint32_t slot, std::int64_t row, const Row& io) noexcept;
+
+    PolicyOptions options_;
+    std::vector<float> recent_;         // running mean of bits
+    std::vector<std::uint8_t> open_;
+    std::vector<Incident> incidents_;
+    std::vector<float> strength_;       // scratch of one row
+    std::vector<std::uint8_t> active_;  // scratch: loud or open
+    std::vector<GateEvent> events_;     // capacity: one per slot
+};
+
+// Median interval between rows: measured, never assumed.
+class Cadence {
+public:
+    void push(Nanos mono) noexcept;
+    [[nodiscard]] double median_s() const noexcept;  // 0 before the second row
+    void save(Writer& writer) const;
+    void load(Reader& reader);
+
+private:
+    static constexpr std::size_t kKept = 63;
+    std::array<Nanos, kKept> intervals_{};
+    std::uint64_t pushed_ = 0;  // intervals
+    Nanos last_ = 0;
+    bool started_ = false;
+};
+
+// One sentence of the bank: a series left, or came back to, what is normal for it.
+struct Utterance {
+    std::uint32_t slot = 0;
+    bool onset = true;  // false = end
+    float bits = 0.0F;
+    double value = kNotANumber;
+    double expected = kNotANumber;
+    double lower = kNotANumber;
+    double upper = kNotANumber;
+    Nanos since_wall = 0;  // when the incident opened
+    Direction direction = Direction::none;
+    double false_alarm_interval_s = 0.0;  // mean time between false alarms this strong in the whole scope
+    const char* detector = "";            // descriptor's name of the strongest channel
+};
+
+// One event of a gate with all that an utterance needs.
+struct Alarm {
+    std::uint32_t row = 0;  // within the block of rows
+    GateEvent::Kind kind = GateEvent::Kind::opens;
+    float strength = 0.0F;
+    Utterance said;         // slot, bits, value, expected, lower, upper, detector filled in
+};
+
+class Speaker {
+public:
+    explicit Speaker(std::uint32_t slots, PolicyOptions options, double false_alarms_per_day);
+
+    // Bits that an alarm needs so that the scope keeps its budget; infinite while nothing can speak.
+    [[nodiscard]] double threshold(std::uint64_t live_series, double interval_s) const noexcept;
+
+    // True if `alarm` is to be spoken; then `alarm.said` is complete.
+    [[nodiscard]] bool hear(Alarm& alarm, std::int64_t row, Nanos wall, std::uint64_t live_series,
+                            double interval_s) noexcept;
+
+    void reset(std::span<const std::uint32_t> slots) noexcept;
+    void save(Writer& writer) const;
+    void load(Reader& reader);
+
+private:
+    PolicyOptions options_;
+    double false_alarms_per_day_;
+    std::vector<std::uint8_t> speaking_;     // onset spoken, end not yet
+    std::vector<std::int64_t> last_onset_;   // row of the last spoken onset
+    std::vector<Nanos> since_wall_;
+};
+
+}  // namespace argus::engine
