@@ -1,0 +1,236 @@
+#include "engine/host_plane.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+#include <utility>
+
+namespace argus::engine {
+namespace {
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr std::size_t kBatch = 1024;
+constexpr std::int64_t kMinIntervalMs = 10;
+constexpr std::int64_t kMaxIntervalMs = 3'600'000;
+constexpr Nanos kRetry = 60 * kSecond;  // a source that could not be opened is tried again this often
+
+// A source that opens when it is first polled, in the thread that polls it, and again later if it could not.
+class SourceTask final : public Task {
+public:
+    SourceTask(const sources::SourceDescriptor& descriptor, Nanos interval, sources::Roots roots, const Io& io)
+        : Task(descriptor.name, interval), descriptor_(&descriptor), roots_(std::move(roots)), io_(&io) {}
+
+    [[nodiscard]] Result<sources::PollReport> poll(Nanos now, RingEmit& emit) override {
+        if (source_ == nullptr) {
+            if (failed_ && now - tried_ < kRetry) return last_;
+            tried_ = now;
+            auto opened = descriptor_->open(roots_, *io_);
+            failed_ = !opened;
+            if (failed_) return last_ = opened.error();
+            source_ = std::move(*opened);
+        }
+        return source_->poll(now, emit);
+    }
+
+private:
+    const sources::SourceDescriptor* descriptor_;
+    sources::Roots roots_;
+    const Io* io_;
+    std::unique_ptr<sources::Source> source_;
+    Nanos tried_ = 0;
+    bool failed_ = false;
+    Error last_{};
+};
+
+class ProcessTask final : public Task {
+public:
+    ProcessTask(Nanos interval, const sources::Roots& roots, const Io& io, const Clock& clock,
+                ring::Snapshot<sources::ProcessTable>& tables)
+        : Task("processes", interval), tree_(roots.proc, io, clock), tables_(&tables) {}
+
+    [[nodiscard]] Result<sources::PollReport> poll(Nanos, RingEmit&) override {
+        sources::ProcessTable& table = tables_->back();
+        const auto rows = tree_.scan(table);
+        if (!rows) return rows.error();
+        const sources::PollReport report{*rows, table.malformed};
+        tables_->publish();
+        return report;
+    }
+
+private:
+    sources::ProcessTree tree_;
+    ring::Snapshot<sources::ProcessTable>* tables_;
+};
+
+Nanos interval_of(const char* name, std::int64_t interval_ms) {
+    if (interval_ms < kMinIntervalMs || interval_ms > kMaxIntervalMs) {
+        throw std::invalid_argument(std::string("sources.") + name + ".interval_ms: expected 10 to 3600000, found " +
+                                    std::to_string(interval_ms) + "; not started");
+    }
+    return interval_ms * kMillisecond;
+}
+
+std::size_t ring_capacity(std::uint32_t max_series) {
+    return std::bit_ceil(std::max<std::size_t>(kBatch, std::size_t{max_series} * 2));
+}
+
+std::string describe(const TaskCounters& counters, const char* name, const char* requirement, const char* fix) {
+    const std::uint32_t failure = counters.failure.load(std::memory_order_relaxed);
+    if (failure == 0) return {};
+    const auto code = static_cast<Errc>(failure >> 24);
+    const int number = static_cast<int>(failure & 0xFFFFFFU);
+    std::string text = counters.what.load(std::memory_order_relaxed);
+    text += code == Errc::unavailable ? ": not present" : std::string(": ") + to_string(code);
+    if (const char* symbol = number != 0 ? strerrorname_np(number) : nullptr) text += std::string(" (") + symbol + ")";
+    return text + ", needs " + requirement + "; source '" + name + "' sees nothing, listed as blind spot; " + fix;
+}
+
+}  // namespace
+
+HostPlane::HostPlane(HostOptions options, std::span<const sources::SourceDescriptor* const> catalog, const Io& io,
+                     const Clock& clock)
+    : registry_(options.max_series),
+      fast_("argus-fast", registry_, clock, ring_capacity(options.max_series)),
+      slow_("argus-slow", registry_, clock, 2),
+      batch_(kBatch) {
+    add_sources(options, catalog, io);
+    constexpr const char* requirement = "a mounted /proc";
+    constexpr const char* fix = "mount procfs, or point `proc` at the host's";
+    const Task* task = nullptr;
+    if (options.processes) {
+        auto made = std::make_unique<ProcessTask>(interval_of("processes", options.processes_interval_ms), options.roots,
+                                                  io, clock, tables_);
+        task = made.get();
+        slow_.add(std::move(made));
+    }
+    watched_.push_back({"processes", task, requirement, fix});
+    status_.resize(watched_.size());
+}
+
+HostPlane::~HostPlane() { stop(); }
+
+void HostPlane::add_sources(const HostOptions& options, std::span<const sources::SourceDescriptor* const> catalog,
+                            const Io& io) {
+    for (const SourceOption& option : options.sources) {
+        const bool known = std::any_of(catalog.begin(), catalog.end(),
+                                       [&](const auto* descriptor) { return option.name == descriptor->name; });
+        if (!known) throw std::invalid_argument("sources." + option.name + ": no such source; not started");
+    }
+    for (const sources::SourceDescriptor* descriptor : catalog) {
+        SourceOption option{descriptor->name, true, 0};
+        for (const SourceOption& given : options.sources) {
+            if (given.name == option.name) option = given;
+        }
+        const std::int64_t wanted = option.interval_ms == 0 ? descriptor->interval_ms : option.interval_ms;
+        const Nanos interval = interval_of(descriptor->name, wanted);
+        const Task* task = nullptr;
+        if (option.enabled) {
+            auto made = std::make_unique<SourceTask>(*descriptor, interval, options.roots, io);
+            task = made.get();
+            fast_.add(std::move(made));
+        }
+        watched_.push_back({descriptor->name, task, descriptor->requires_, descriptor->fix});
+    }
+}
+
+void HostPlane::start() {
+    fast_.start();
+    try {
+        slow_.start();
+    } catch (...) {
+        fast_.stop();
+        throw;
+    }
+}
+
+void HostPlane::stop() {
+    fast_.stop();
+    slow_.stop();
+}
+
+void HostPlane::poll_once() {
+    fast_.poll_due();
+    slow_.poll_due();
+}
+
+void HostPlane::apply_changes() {
+    const std::uint64_t version = registry_.version();
+    if (version == layout_version_) return;
+    for (Registry::Change& change : registry_.take_changes()) {
+        const std::uint32_t index = change.slot.index;
+        if (index >= series_.size()) {
+            series_.resize(index + 1);
+            row_.resize(index + 1, kNaN);
+            rates_.resize(index + 1);
+            reopened_.reserve(index + 1);
+        }
+        SeriesEntry& entry = series_[index];
+        row_[index] = kNaN;
+        if (!change.opened) {
+            entry.open = false;
+            continue;
+        }
+        rates_.open(index, change.info.kind, change.info.unit != "s");
+        entry = {std::move(change.info), change.slot, true};
+        reopened_.push_back(index);
+    }
+    layout_version_ = version;
+}
+
+void HostPlane::take(ring::SpscRing<Sample>& ring) {
+    std::size_t left = ring.capacity();  // no more than one ring full: a fast producer cannot keep the reader here
+    while (left > 0) {
+        const std::size_t count = ring.pop(batch_);
+        if (count == 0) return;
+        left -= std::min(left, count);
+        apply_changes();  // a series is registered before its first sample is pushed
+        for (std::size_t i = 0; i < count; ++i) {
+            const Sample& sample = batch_[i];
+            const std::uint32_t index = sample.slot.index;
+            if (index >= series_.size() || !series_[index].open || series_[index].slot != sample.slot) {
+                ++stale_;
+                continue;
+            }
+            row_[index] = rates_.observe(index, sample.time, sample.value);
+        }
+    }
+}
+
+void HostPlane::drain() {
+    reopened_.clear();
+    std::fill(row_.begin(), row_.end(), kNaN);
+    apply_changes();
+    take(fast_.ring());
+    take(slow_.ring());
+    table_fresh_ = tables_.refresh();
+}
+
+std::span<const SourceStatus> HostPlane::status() {
+    for (std::size_t i = 0; i < watched_.size(); ++i) {
+        const Watched& watched = watched_[i];
+        SourceStatus& out = status_[i];
+        out.name = watched.name;
+        if (watched.task == nullptr) {
+            out.state = SourceState::disabled;
+            continue;
+        }
+        const TaskCounters& in = watched.task->counters();
+        const auto get = [](const auto& value) { return value.load(std::memory_order_relaxed); };
+        out.state = get(in.state);
+        out.error = describe(in, watched.name, watched.requires_, watched.fix);
+        out.polls = get(in.polls);
+        out.emitted = get(in.emitted);
+        out.malformed = get(in.malformed);
+        out.errors = get(in.errors);
+        out.missed = get(in.missed);
+        out.dropped = get(in.dropped);
+        out.lateness_max_ns = get(in.lateness_max_ns);
+        out.duration_last_ns = get(in.duration_last_ns);
+        out.duration_max_ns = get(in.duration_max_ns);
+    }
+    return status_;
+}
+
+}  // namespace argus::engine

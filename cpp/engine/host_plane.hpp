@@ -1,0 +1,108 @@
+// The host plane: samplers on one side, one row of numbers on the other. A fast thread polls the sources, a slow one the
+// process table; drain(), on the main thread, turns what they emitted into rates and levels, one per slot.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/clock.hpp"
+#include "base/io.hpp"
+#include "engine/rates.hpp"
+#include "engine/registry.hpp"
+#include "engine/sampler.hpp"
+#include "ring/snapshot.hpp"
+#include "sources/processes/processes.hpp"
+#include "sources/source.hpp"
+
+namespace argus::engine {
+
+struct SourceOption {
+    std::string name;
+    bool enabled = true;
+    std::int64_t interval_ms = 0;  // 0 = the descriptor's default
+};
+
+struct HostOptions {
+    sources::Roots roots;
+    std::vector<SourceOption> sources;  // those not named run with their defaults
+    bool processes = true;
+    std::int64_t processes_interval_ms = 1000;
+    std::uint32_t max_series = 16384;
+};
+
+struct SeriesEntry {
+    SeriesInfo info;
+    Slot slot;
+    bool open = false;
+};
+
+struct SourceStatus {
+    std::string name;
+    SourceState state = SourceState::running;
+    std::string error;  // "proc/pressure/io: not present (ENOENT), needs …; source 'pressure' …"; empty = none
+    std::uint64_t polls = 0, emitted = 0, malformed = 0, errors = 0, missed = 0, dropped = 0;
+    Nanos lateness_max_ns = 0, duration_last_ns = 0, duration_max_ns = 0;
+};
+
+class HostPlane {
+public:
+    // `catalog`: every source this build has. Throws std::invalid_argument for an option that names none of them, or an
+    // interval outside [10 ms, 1 h].
+    HostPlane(HostOptions options, std::span<const sources::SourceDescriptor* const> catalog, const Io& io,
+              const Clock& clock);
+    ~HostPlane();
+
+    void start();
+    void stop();
+
+    // Every source (and the table) that is due by the Clock, now, in the calling thread; the first call polls all.
+    // Not between start() and stop().
+    void poll_once();
+
+    // Takes what the samplers emitted since the last call. Allocates only when series open or close.
+    void drain();
+
+    // By slot index: gauges as they are, counters as rate per second; NaN = not observed since the last drain.
+    [[nodiscard]] std::span<const double> row() const noexcept { return row_; }
+    [[nodiscard]] std::span<const SeriesEntry> series() const noexcept { return series_; }
+    [[nodiscard]] std::uint64_t layout_version() const noexcept { return layout_version_; }
+    [[nodiscard]] std::span<const std::uint32_t> reopened() const noexcept { return reopened_; }  // since the last drain
+    [[nodiscard]] const sources::ProcessTable& processes() const noexcept { return tables_.front(); }
+    [[nodiscard]] bool processes_fresh() const noexcept { return table_fresh_; }  // a new table came with the last drain
+    [[nodiscard]] std::span<const SourceStatus> status();  // one per source, then "processes"
+    [[nodiscard]] const RateFaults& rate_faults() const noexcept { return rates_.faults(); }
+    [[nodiscard]] std::uint64_t stale() const noexcept { return stale_; }  // samples of series closed since
+    [[nodiscard]] std::uint64_t refused() const noexcept { return registry_.refused(); }  // series beyond max_series
+
+private:
+    struct Watched {  // a task, or a source that is switched off
+        const char* name;
+        const Task* task;
+        const char* requires_;
+        const char* fix;
+    };
+    void add_sources(const HostOptions& options, std::span<const sources::SourceDescriptor* const> catalog, const Io& io);
+    void apply_changes();
+    void take(ring::SpscRing<Sample>& ring);
+
+    Registry registry_;
+    Sampler fast_;
+    Sampler slow_;
+    ring::Snapshot<sources::ProcessTable> tables_;
+    std::vector<Watched> watched_;
+    std::vector<SourceStatus> status_;
+
+    Rates rates_;
+    std::vector<double> row_;
+    std::vector<SeriesEntry> series_;
+    std::vector<std::uint32_t> reopened_;
+    std::vector<Sample> batch_;
+    std::uint64_t layout_version_ = 0;
+    std::uint64_t stale_ = 0;
+    bool table_fresh_ = false;
+};
+
+}  // namespace argus::engine

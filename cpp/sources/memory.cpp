@@ -1,0 +1,308 @@
+// Memory, swap and paging.
+// Source: /proc/meminfo, /proc/vmstat; kernel Documentation/filesystems/proc.rst, man proc_meminfo(5), proc_vmstat(5).
+// Emits:  system.memory.* and system.paging.usage, bytes, gauges; system.paging.faults, .operations and reclaim,
+//         refault, compaction, huge-page and out-of-memory counters. used = total - free - buffers - cached, so that
+//         the four states add up to the limit; cached includes reclaimable slab.
+// Cost:   two preads; /proc/vmstat is the dearer (about 200 lines). Absent meminfo: Errc::unavailable; absent vmstat or
+//         a missing key: those series are missing.
+#include "sources/memory.hpp"
+
+#include <bit>
+#include <initializer_list>
+#include <limits>
+#include <memory>
+#include <string>
+
+#include "sources/kernel_file.hpp"
+#include "sources/series_slot.hpp"
+#include "sources/source.hpp"
+#include "sources/text.hpp"
+
+namespace argus::sources {
+namespace {
+
+struct KeySeries {
+    std::string_view key;
+    const char* name;
+    const char* unit;
+    const char* attributes;
+    Kind kind;
+};
+
+constexpr Kind G = Kind::gauge;
+constexpr Kind C = Kind::counter;
+
+constexpr KeySeries kMeminfo[] = {
+    {"MemTotal", "system.memory.limit", "By", "", G},
+    {"MemFree", "system.memory.usage", "By", "system.memory.state=free", G},
+    {"MemAvailable", "system.memory.linux.available", "By", "", G},
+    {"Buffers", "system.memory.usage", "By", "system.memory.state=buffers", G},
+    {"Cached", "system.memory.linux.page_cache", "By", "", G},
+    {"SwapCached", "system.paging.cached", "By", "", G},
+    {"Active", "system.memory.linux.active", "By", "", G},
+    {"Inactive", "system.memory.linux.inactive", "By", "", G},
+    {"Active(anon)", "system.memory.linux.active_anon", "By", "", G},
+    {"Inactive(anon)", "system.memory.linux.inactive_anon", "By", "", G},
+    {"Active(file)", "system.memory.linux.active_file", "By", "", G},
+    {"Inactive(file)", "system.memory.linux.inactive_file", "By", "", G},
+    {"Unevictable", "system.memory.linux.unevictable", "By", "", G},
+    {"Mlocked", "system.memory.linux.locked", "By", "", G},
+    {"SwapTotal", "system.paging.limit", "By", "", G},
+    {"SwapFree", "system.paging.usage", "By", "system.paging.state=free", G},
+    {"Zswap", "system.memory.linux.zswap", "By", "", G},
+    {"Zswapped", "system.memory.linux.zswapped", "By", "", G},
+    {"Dirty", "system.memory.linux.dirty", "By", "", G},
+    {"Writeback", "system.memory.linux.writeback", "By", "", G},
+    {"AnonPages", "system.memory.linux.anon", "By", "", G},
+    {"Mapped", "system.memory.linux.mapped", "By", "", G},
+    {"Shmem", "system.memory.linux.shared", "By", "", G},
+    {"SReclaimable", "system.memory.linux.slab.usage", "By", "system.memory.linux.slab.state=reclaimable", G},
+    {"SUnreclaim", "system.memory.linux.slab.usage", "By", "system.memory.linux.slab.state=unreclaimable", G},
+    {"KernelStack", "system.memory.linux.kernel_stack", "By", "", G},
+    {"PageTables", "system.memory.linux.page_tables", "By", "", G},
+    {"CommitLimit", "system.memory.linux.commit_limit", "By", "", G},
+    {"Committed_AS", "system.memory.linux.committed", "By", "", G},
+    {"VmallocUsed", "system.memory.linux.vmalloc_used", "By", "", G},
+    {"Percpu", "system.memory.linux.percpu", "By", "", G},
+    {"HardwareCorrupted", "system.memory.linux.hardware_corrupted", "By", "", G},
+    {"AnonHugePages", "system.memory.linux.anon_huge_pages", "By", "", G},
+    {"HugePages_Total", "system.memory.linux.hugepages.limit", "{page}", "", G},
+    {"HugePages_Free", "system.memory.linux.hugepages.usage", "{page}", "system.memory.linux.hugepages.state=free", G},
+    {"HugePages_Rsvd", "system.memory.linux.hugepages.reserved", "{page}", "", G},
+    {"HugePages_Surp", "system.memory.linux.hugepages.surplus", "{page}", "", G},
+};
+
+enum MeminfoKey : std::size_t { kTotal = 0, kFree = 1, kAvailable = 2, kBuffers = 3, kCached = 4, kSwapTotal = 14,
+                                kSwapFree = 15, kReclaimable = 23 };
+static_assert(kMeminfo[kSwapTotal].key == "SwapTotal" && kMeminfo[kSwapFree].key == "SwapFree" &&
+              kMeminfo[kReclaimable].key == "SReclaimable" && kMeminfo[kCached].key == "Cached");
+
+constexpr KeySeries kVmstat[] = {
+    {"pgfault", "system.paging.faults", "{fault}", "system.paging.type=minor", C},
+    {"pgmajfault", "system.paging.faults", "{fault}", "system.paging.type=major", C},
+    {"pswpin", "system.paging.operations", "{page}", "system.paging.direction=in,system.paging.type=swap", C},
+    {"pswpout", "system.paging.operations", "{page}", "system.paging.direction=out,system.paging.type=swap", C},
+    {"pgpgin", "system.paging.io", "By", "system.paging.direction=in", C},
+    {"pgpgout", "system.paging.io", "By", "system.paging.direction=out", C},
+    {"pgfree", "system.paging.freed", "{page}", "", C},
+    {"pgactivate", "system.paging.activated", "{page}", "", C},
+    {"pgdeactivate", "system.paging.deactivated", "{page}", "", C},
+    {"pgscan_kswapd", "system.paging.reclaim.scanned", "{page}", "system.paging.reclaim.by=kswapd", C},
+    {"pgscan_direct", "system.paging.reclaim.scanned", "{page}", "system.paging.reclaim.by=direct", C},
+    {"pgsteal_kswapd", "system.paging.reclaim.stolen", "{page}", "system.paging.reclaim.by=kswapd", C},
+    {"pgsteal_direct", "system.paging.reclaim.stolen", "{page}", "system.paging.reclaim.by=direct", C},
+    {"workingset_refault_anon", "system.paging.refaults", "{page}", "system.paging.refault.type=anon", C},
+    {"workingset_refault_file", "system.paging.refaults", "{page}", "system.paging.refault.type=file", C},
+    {"allocstall_normal", "system.paging.allocation_stalls", "{stall}", "system.memory.zone=normal", C},
+    {"allocstall_movable", "system.paging.allocation_stalls", "{stall}", "system.memory.zone=movable", C},
+    {"allocstall_dma32", "system.paging.allocation_stalls", "{stall}", "system.memory.zone=dma32", C},
+    {"oom_kill", "system.memory.oom_kills", "{process}", "", C},
+    {"compact_stall", "system.memory.compaction_stalls", "{stall}", "", C},
+    {"thp_fault_alloc", "system.memory.huge_page_faults", "{fault}", "system.memory.huge_page.result=allocated", C},
+    {"thp_fault_fallback", "system.memory.huge_page_faults", "{fault}", "system.memory.huge_page.result=fallback", C},
+    {"numa_hit", "system.numa.allocations", "{page}", "system.numa.result=hit", C},
+    {"numa_miss", "system.numa.allocations", "{page}", "system.numa.result=miss", C},
+    {"numa_foreign", "system.numa.allocations", "{page}", "system.numa.result=foreign", C},
+    {"nr_dirtied", "system.memory.pages_dirtied", "{page}", "", C},
+    {"nr_written", "system.memory.pages_written", "{page}", "", C},
+    {"numa_pages_migrated", "system.numa.migrated", "{page}", "", C},
+    {"swap_ra", "system.paging.swap_readahead", "{page}", "", C},
+    {"swap_ra_hit", "system.paging.swap_readahead_hits", "{page}", "", C},
+};
+constexpr std::size_t kFaults = 0;  // all of them in the file: the minor ones are the difference
+constexpr std::size_t kMajorFaults = 1;
+constexpr std::size_t kPageIn = 4;
+constexpr std::size_t kPageOut = 5;
+static_assert(kVmstat[kPageOut].key == "pgpgout" && kVmstat[kMajorFaults].key == "pgmajfault");
+static_assert(std::size(kMeminfo) <= KeyedValues::kMaxKeys && std::size(kVmstat) <= KeyedValues::kMaxKeys);
+
+template <std::size_t N>
+KeyTable make_table(const KeySeries (&rows)[N]) {
+    std::array<std::string_view, N> keys;
+    for (std::size_t i = 0; i < N; ++i) keys[i] = rows[i].key;
+    return KeyTable(keys);
+}
+
+}  // namespace
+
+KeyTable::KeyTable(std::span<const std::string_view> keys)
+    : keys_(keys.begin(), keys.end()), cells_(std::bit_ceil(keys.size() * 2 + 2), std::int16_t{-1}) {
+    for (std::size_t i = 0; i < keys_.size(); ++i) {
+        std::size_t cell = hash(keys_[i]) & (cells_.size() - 1);
+        while (cells_[cell] >= 0) cell = (cell + 1) & (cells_.size() - 1);
+        cells_[cell] = static_cast<std::int16_t>(i);
+    }
+}
+
+std::uint32_t KeyTable::hash(std::string_view key) noexcept {
+    std::uint32_t value = 2166136261U;  // FNV-1a
+    for (const char c : key) value = (value ^ static_cast<unsigned char>(c)) * 16777619U;
+    return value ^ (value >> 15);
+}
+
+int KeyTable::find(std::string_view key) const noexcept {
+    std::size_t cell = hash(key) & (cells_.size() - 1);
+    while (cells_[cell] >= 0) {
+        const auto index = static_cast<std::size_t>(cells_[cell]);
+        if (keys_[index] == key) return static_cast<int>(index);
+        cell = (cell + 1) & (cells_.size() - 1);
+    }
+    return -1;
+}
+
+void parse_keyed(std::string_view text, const KeyTable& keys, KeyedValues& out) {
+    constexpr std::uint64_t kKib = 1024;
+    out.seen.fill(false);
+    out.malformed = 0;
+    Scanner scanner(text);
+    std::string_view line;
+    while (scanner.line(line)) {
+        Scanner fields(line);
+        std::string_view key = fields.word();
+        if (key.ends_with(':')) key.remove_suffix(1);
+        const int found = keys.find(key);
+        if (found < 0) continue;
+        const auto index = static_cast<std::size_t>(found);
+        std::uint64_t value = 0;
+        bool good = !out.seen[index] && fields.number(value);
+        const std::string_view unit = fields.word();
+        if (unit == "kB") {
+            good = good && value <= std::numeric_limits<std::uint64_t>::max() / kKib;
+            value *= kKib;
+        } else {
+            good = good && unit.empty();
+        }
+        if (!good) {
+            ++out.malformed;
+            continue;
+        }
+        out.values[index] = value;
+        out.seen[index] = true;
+    }
+}
+
+const KeyTable& meminfo_keys() {
+    static const KeyTable table = make_table(kMeminfo);
+    return table;
+}
+
+const KeyTable& vmstat_keys() {
+    static const KeyTable table = make_table(kVmstat);
+    return table;
+}
+
+namespace {
+
+class MemorySource final : public Source {
+public:
+    MemorySource(const Roots& roots, const Io& io)
+        : meminfo_(io, roots.proc + "/meminfo", "proc/meminfo"), vmstat_(io, roots.proc + "/vmstat", "proc/vmstat") {}
+
+    [[nodiscard]] Result<bool> open() { return meminfo_.open(); }
+
+    [[nodiscard]] Result<PollReport> poll(Nanos, Emit& emit) override {
+        PollReport report;
+        const auto text = meminfo_.read();
+        if (!text) return text.error();
+        parse_keyed(*text, meminfo_keys(), parsed_);
+        if (!parsed_.seen[kTotal]) {
+            return Error{Errc::malformed, 0, "proc/meminfo: expected 'MemTotal: <number> kB', found no such line"};
+        }
+        report.malformed += parsed_.malformed;
+        for (std::size_t i = 0; i < std::size(kMeminfo); ++i) {
+            if (parsed_.seen[i]) emit_key(kMeminfo[i], meminfo_slots_[i], bytes(i), emit, report);
+        }
+        emit_derived(emit, report);
+        emit_vmstat(emit, report);
+        return report;
+    }
+
+private:
+    [[nodiscard]] double bytes(std::size_t key) const noexcept { return static_cast<double>(parsed_.values[key]); }
+    [[nodiscard]] bool all_seen(std::initializer_list<std::size_t> keys) const noexcept {
+        for (const std::size_t key : keys) {
+            if (!parsed_.seen[key]) return false;
+        }
+        return true;
+    }
+
+    static void emit_key(const KeySeries& row, SeriesSlot& slot, double value, Emit& emit, PollReport& report) {
+        slot.emit(emit, report, value, [&] { return SeriesInfo{row.name, row.unit, row.kind, row.attributes}; });
+    }
+
+    // Only from keys that are all there, and only where the result makes sense: a missing key is never taken as 0.
+    void emit_derived(Emit& emit, PollReport& report) {
+        if (all_seen({kFree, kBuffers, kCached, kReclaimable})) {
+            const double cached = bytes(kCached) + bytes(kReclaimable);
+            const double used = bytes(kTotal) - bytes(kFree) - bytes(kBuffers) - cached;
+            emit_gauge(derived_[0], "system.memory.usage", "By", "system.memory.state=cached", cached, emit, report);
+            if (used >= 0) {
+                emit_gauge(derived_[1], "system.memory.usage", "By", "system.memory.state=used", used, emit, report);
+            }
+        }
+        if (parsed_.seen[kAvailable] && parsed_.values[kTotal] > 0) {
+            const double utilization = 1.0 - bytes(kAvailable) / bytes(kTotal);
+            emit_gauge(derived_[2], "system.memory.utilization", "1", "", utilization, emit, report);
+        }
+        if (all_seen({kSwapTotal, kSwapFree}) && parsed_.values[kSwapTotal] >= parsed_.values[kSwapFree]) {
+            const double used = bytes(kSwapTotal) - bytes(kSwapFree);
+            emit_gauge(derived_[3], "system.paging.usage", "By", "system.paging.state=used", used, emit, report);
+            if (parsed_.values[kSwapTotal] > 0) {
+                const double share = used / bytes(kSwapTotal);
+                emit_gauge(derived_[4], "system.paging.utilization", "1", "", share, emit, report);
+            }
+        }
+    }
+
+    static void emit_gauge(SeriesSlot& slot, const char* name, const char* unit, const char* attributes, double value,
+                           Emit& emit, PollReport& report) {
+        slot.emit(emit, report, value, [&] { return SeriesInfo{name, unit, Kind::gauge, attributes}; });
+    }
+
+    void emit_vmstat(Emit& emit, PollReport& report) {
+        constexpr double kKib = 1024.0;
+        const auto text = vmstat_.read();
+        if (!text) {
+            if (text.error().code != Errc::unavailable) ++report.malformed;
+            return;
+        }
+        parse_keyed(*text, vmstat_keys(), parsed_);
+        report.malformed += parsed_.malformed;
+        for (std::size_t i = 0; i < std::size(kVmstat); ++i) {
+            if (!parsed_.seen[i]) continue;
+            double value = bytes(i) * (i == kPageIn || i == kPageOut ? kKib : 1.0);  // these two count KiB, not pages
+            if (i == kFaults) {
+                if (!parsed_.seen[kMajorFaults] || bytes(kMajorFaults) > value) continue;
+                value -= bytes(kMajorFaults);
+            }
+            emit_key(kVmstat[i], vmstat_slots_[i], value, emit, report);
+        }
+    }
+
+    KernelFile meminfo_;
+    KernelFile vmstat_;
+    KeyedValues parsed_;
+    std::array<SeriesSlot, std::size(kMeminfo)> meminfo_slots_;
+    std::array<SeriesSlot, std::size(kVmstat)> vmstat_slots_;
+    std::array<SeriesSlot, 5> derived_;
+};
+
+Result<std::unique_ptr<Source>> open_memory(const Roots& roots, const Io& io) {
+    auto source = std::make_unique<MemorySource>(roots, io);
+    if (const auto opened = source->open(); !opened) return opened.error();
+    return std::unique_ptr<Source>(std::move(source));
+}
+
+}  // namespace
+
+extern const SourceDescriptor memory_source;
+const SourceDescriptor memory_source{
+    "memory",
+    "Memory by use, swap, paging and reclaim, from /proc/meminfo and /proc/vmstat.",
+    "a mounted /proc with /proc/meminfo (every Linux)",
+    "mount procfs (mount -t proc proc /proc), or point `proc` at the host's, for example /host/proc",
+    1000,
+    open_memory,
+};
+
+}  // namespace argus::sources

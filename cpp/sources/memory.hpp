@@ -1,0 +1,38 @@
+// Parser of "key value" files (/proc/meminfo, /proc/vmstat), pure, for tests and fuzzers.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+namespace argus::sources {
+
+// A fixed set of keys, found by hash: these files have 60 to 200 lines, in an order that differs between kernels.
+class KeyTable {
+public:
+    explicit KeyTable(std::span<const std::string_view> keys);
+    [[nodiscard]] int find(std::string_view key) const noexcept;  // index of the key, -1 = not one of them
+    [[nodiscard]] std::size_t size() const noexcept { return keys_.size(); }
+
+private:
+    [[nodiscard]] static std::uint32_t hash(std::string_view key) noexcept;
+    std::vector<std::string_view> keys_;
+    std::vector<std::int16_t> cells_;  // open addressing, a power of two, at most half full
+};
+
+struct KeyedValues {
+    static constexpr std::size_t kMaxKeys = 96;
+    std::array<std::uint64_t, kMaxKeys> values{};  // bytes where the line says kB
+    std::array<bool, kMaxKeys> seen{};
+    std::uint32_t malformed = 0;  // lines of known keys skipped
+};
+
+// Lines "key value", "key: value" or "key: value kB"; the first of a repeated key counts, the rest are malformed.
+void parse_keyed(std::string_view text, const KeyTable& keys, KeyedValues& out);
+
+[[nodiscard]] const KeyTable& meminfo_keys();
+[[nodiscard]] const KeyTable& vmstat_keys();
+
+}  // namespace argus::sources
