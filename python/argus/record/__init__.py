@@ -1,0 +1,1 @@
+"""The record: a tamper-evident journal of decisions, and its verification."""
