@@ -1,1 +1,1 @@
-"""What stays: journal, keys, verification."""
+"""The record: a tamper-evident journal of decisions, and its verification."""
