@@ -247,7 +247,7 @@ class State(Struct, frozen=True, kw_only=True):
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """Everything that can be set, complete: defaults filled in, money in nano-USD, leaf tables for each catalogue entry."""
+    """Everything that can be set, complete: defaults filled in, settings of every catalogue entry, exact money."""
 
     host: HostRoots = HostRoots()
     sources: dict[str, SourceSettings] = {}
@@ -303,7 +303,7 @@ class _Key(Struct, frozen=True, kw_only=True):
                 return "one of " + ", ".join(repr(c) for c in self.choices)
             case "usd":
                 least = "above 0" if self.default is None else "of at least 0"
-                return f"amount in USD {least} and at most 9.2e9, with at most 9 decimals"
+                return f"amount in USD {least}, at most 9.2e9, at most 9 decimals"
             case "endpoint":
                 return "'tcp://host:port', 'ipc://path' or '' for none"
             case "endpoints":
@@ -570,7 +570,7 @@ def _build(
 
 
 def _group(path: Path_, group: _Group, given: dict[str, Any], problems: _Problems) -> dict[str, Any]:
-    """Every table of `[sources.*]` and its like: the known ones whether given or not, the given ones if names are free."""
+    """Every table of a group: the known ones whether given or not, and any other where names are free."""
     tables = dict(group.named)
     for name in given:
         if name in tables:
@@ -640,7 +640,8 @@ def _convert(key: _Key, given: Any) -> tuple[bool, Any]:
         case "number":
             if isinstance(given, bool) or not isinstance(given, int | Decimal):
                 return False, None
-            number = float(given) if Decimal(given).is_finite() and abs(given) < Decimal("1e300") else math.inf
+            exact = Decimal(given)
+            number = float(exact) if exact.is_finite() and exact.adjusted() < 300 else math.inf
             return math.isfinite(number) and key.low <= number <= key.high, number
         case "choice":
             return isinstance(given, str) and given in key.choices, given
@@ -667,7 +668,7 @@ def _nusd(given: Any) -> int | None:
     amount = Decimal(given)
     if not amount.is_finite() or amount < 0 or amount.adjusted() > 12:
         return None
-    sign, digits, exponent = amount.as_tuple()
+    _, digits, exponent = amount.as_tuple()
     assert isinstance(exponent, int)
     value, shift = int("".join(map(str, digits))), exponent + 9
     if shift < 0:
@@ -841,7 +842,7 @@ class _Locator:
 
 
 def to_toml(config: Config, *, catalog: Mapping[str, Any] | None = None) -> str:
-    """The configuration as commented TOML that loads to the same: documentation, unit, range and default of every key."""
+    """The configuration as TOML that loads to the same, with documentation, unit, range and default of every key."""
     out = ["# Configuration of Argus. Every key may be left out; unknown keys are refused."]
     for name, shape in _schema(read_catalogue(catalog)).items():
         part = getattr(config, name)

@@ -88,7 +88,8 @@ def test_options_come_in_the_descriptor_order(tmp_path):
         ),
         (
             "\n\n[engine]\ntick_msec = 5\n",
-            "argus.toml:4: engine.tick_msec: expected a key of [engine], found 'tick_msec' (nearest: 'tick_ms'); not started",
+            "argus.toml:4: engine.tick_msec: expected a key of [engine], found 'tick_msec' "
+            "(nearest: 'tick_ms'); not started",
         ),
         (
             "[detectors.residuals]\nenabled = true\n",
@@ -151,28 +152,28 @@ def test_options_come_in_the_descriptor_order(tmp_path):
         ),
         (
             "[budgets]\nhost_usd = 0.0000000001\n",
-            "argus.toml:2: budgets.host_usd: expected amount in USD above 0 and at most 9.2e9, with at most 9 decimals, "
+            "argus.toml:2: budgets.host_usd: expected amount in USD above 0, at most 9.2e9, at most 9 decimals, "
             "found 1E-10; not started",
         ),
         (
             "[budgets]\nhost_usd = '1,50'\n",
-            "argus.toml:2: budgets.host_usd: expected amount in USD above 0 and at most 9.2e9, with at most 9 decimals, "
+            "argus.toml:2: budgets.host_usd: expected amount in USD above 0, at most 9.2e9, at most 9 decimals, "
             "found '1,50'; not started",
         ),
         (
             "[budgets]\nhost_usd = 0\n",
-            "argus.toml:2: budgets.host_usd: expected amount in USD above 0 and at most 9.2e9, with at most 9 decimals, "
+            "argus.toml:2: budgets.host_usd: expected amount in USD above 0, at most 9.2e9, at most 9 decimals, "
             "found 0; not started",
         ),
         (
             "[budgets]\nhost_usd = 10000000000\n",
-            "argus.toml:2: budgets.host_usd: expected amount in USD above 0 and at most 9.2e9, with at most 9 decimals, "
+            "argus.toml:2: budgets.host_usd: expected amount in USD above 0, at most 9.2e9, at most 9 decimals, "
             "found 10000000000; not started",
         ),
         (
             '[prices."gpt-4.1"]\ninput_usd_per_mtok = 2\n',
-            'argus.toml:1: prices."gpt-4.1".output_usd_per_mtok: expected amount in USD of at least 0 and at most 9.2e9, '
-            "with at most 9 decimals, found nothing; not started",
+            'argus.toml:1: prices."gpt-4.1".output_usd_per_mtok: expected amount in USD of at least 0, at most 9.2e9, '
+            "at most 9 decimals, found nothing; not started",
         ),
         (
             "[inlets]\npull = 'tcp://127.0.0.1'\n",
@@ -199,7 +200,8 @@ def test_options_come_in_the_descriptor_order(tmp_path):
         ),
         (
             "[host]\nproc = '/proc'\nproc = '/p'\n",
-            "argus.toml:3: syntax: expected TOML, found \"proc = '/p'\" (column 12: Cannot overwrite a value); not started",
+            "argus.toml:3: syntax: expected TOML, found \"proc = '/p'\" (column 12: "
+            "Cannot overwrite a value); not started",
         ),
         (
             "[engine]\ntick_ms\n",
