@@ -314,9 +314,8 @@ def _alone(root: Path) -> Iterator[None]:
         yield
 
 
-def set_up(root: Path, system: System, *, for_tests: bool) -> bool:
-    """Bring .venv up to date; True when anything was built or installed."""
-    stamp = Stamp(root / ".venv" / "argus-up.json")
+def set_up(root: Path, system: System, stamp: Stamp, *, for_tests: bool) -> None:
+    """Bring .venv up to date; nothing is started when it is."""
     python = f"{system.executable} {system.version}"
     with _alone(root):
         old = stamp.read()
@@ -325,14 +324,14 @@ def set_up(root: Path, system: System, *, for_tests: bool) -> bool:
         installed = set(wanted) <= set(old.get("requirements", []))
         tools_there = not for_tests or old.get("for_tests")
         if old.get("digest") == current and installed and tools_there and (root / ".venv/bin/argus-collect").exists():
-            return False
+            return
         ensure_packages(system, for_tests=for_tests)
         cxx = compiler(system)
         assert cxx is not None  # ensure_packages has raised otherwise
         stamp.path.unlink(missing_ok=True)
         if old.get("python") != python or old.get("root") != str(root) or not (root / ".venv/bin/pip").exists():
             say(f"making .venv with {system.executable}")
-            _run([system.executable, "-m", "venv", "--clear", str(root / ".venv")], root)
+            _run("venv", [system.executable, "-m", "venv", "--clear", str(root / ".venv")], root)
             shutil.rmtree(root / "build" / "python", ignore_errors=True)
             old = {}
         env = environment(root, cxx)
@@ -356,24 +355,28 @@ def set_up(root: Path, system: System, *, for_tests: bool) -> bool:
                 "digest": fresh,
                 "requirements": both,
                 "for_tests": for_tests or bool(old.get("for_tests")),
+                "checked": False,
             }
         )
-    return True
 
 
-def _run(command: Sequence[str], root: Path) -> None:
+def _run(what: str, command: Sequence[str], root: Path) -> None:
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         print(done.stdout, file=sys.stderr)
-        raise Failed(f"{command[0]}: expected exit status 0, found {done.returncode}; not started")
+        raise Failed(f"{what}: expected exit status 0, found {done.returncode} (output above); not started")
 
 
-def self_check(root: Path) -> None:
-    """Import what was built, then let Argus say what it can see here. A gap is a finding, a crash a failure."""
-    _run([str(root / ".venv/bin/python"), "-c", "import argus; from argus import Engine, Host, guard"], root)
+def self_check(root: Path, stamp: Stamp) -> None:
+    """Once a set-up: import what was built, and let Argus say what it can see here. A gap is a finding, no failure."""
+    if stamp.read().get("checked"):
+        return
+    python = str(root / ".venv/bin/python")
+    _run("self-check", [python, "-c", "import argus; from argus import Engine, Host, guard"], root)
     done = subprocess.run([str(root / ".venv/bin/argus"), "doctor"], cwd=root)
     if done.returncode not in (0, 1):
         raise Failed(f"argus doctor: expected exit status 0 or 1, found {done.returncode}; not started")
+    stamp.write({**stamp.read(), "checked": True})
 
 
 def become(root: Path, program: str, arguments: Sequence[str]) -> NoReturn:
@@ -398,16 +401,16 @@ def main(arguments: Sequence[str]) -> int:
         print(f"up: expected one of {', '.join(verbs)} or options of argus-collect, found {rest[0]!r}; nothing done")
         return 2
     system = System()
+    stamp = Stamp(ROOT / ".venv" / "argus-up.json")
     try:
-        changed = set_up(ROOT, system, for_tests=verb == "test")
+        set_up(ROOT, system, stamp, for_tests=verb == "test")
         if verb == "test":
             import checks
 
             return checks.run_all(ROOT, environment(ROOT, compiler(system) or "c++"), fuzz_compiler(system), rest)
         if verb == "doctor":
             become(ROOT, "argus", ["doctor", *rest])
-        if changed:
-            self_check(ROOT)
+        self_check(ROOT, stamp)
         if verb == "run":
             become(ROOT, "argus-collect", rest)
     except Failed as error:

@@ -194,15 +194,18 @@ def test_an_up_to_date_tree_starts_nothing(project, monkeypatch):
     (project / ".venv/bin").mkdir(parents=True)
     (project / ".venv/bin/argus-collect").touch()
     python = f"{machine.executable} {machine.version}"
-    up.Stamp(project / ".venv/argus-up.json").write(
+    stamp = up.Stamp(project / ".venv/argus-up.json")
+    stamp.write(
         {
             "digest": up.digest(project, python=python, compiler_path="g++"),
             "compiler": "g++",
             "requirements": ["b", "d"],
+            "checked": True,
         }
     )
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a command was run"))
-    assert not up.set_up(project, machine, for_tests=False)
+    up.set_up(project, machine, stamp, for_tests=False)
+    up.self_check(project, stamp)
 
 
 @pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["tset"], 2)])
