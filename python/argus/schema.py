@@ -73,7 +73,7 @@ class Anomaly(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that is not as it should be.
 
     `ts` and `since` are wall-clock nanoseconds; `value`, `expected`, `lower`, `upper` are in the unit of `series`
-    (None = does not apply); `bits` is the calibrated surprise, -log2 of the tail probability, 64 for a deterministic rule;
+    (None = does not apply); `bits` is the calibrated surprise, -log2 of the tail probability, 64 for a fixed rule;
     `false_alarm_interval_s` is the mean time between false alarms of this rule on this scope, 0 = deterministic.
     `severity` is what this anomaly justifies alone, `criterion` the rule that says so ("" = none).
     """
@@ -122,7 +122,7 @@ class Hypothesis(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
-    """Anomalies of one scope and cause that belong together. `key` is stable: repeats update, they never open another."""
+    """Anomalies of one scope and cause that belong together. `key` is stable: repeats update it, they open no other."""
 
     id: str
     key: str

@@ -1,0 +1,896 @@
+"""Configuration: one TOML file, every key typed, bounded and documented once.
+
+The fixed tables are the Structs below (type, bounds, unit and documentation in the annotations); `[sources.*]`,
+`[detectors.*]`, `[auditors.*]` and `[criteria.*]` are derived from the catalogue of the core. Unknown keys are refused.
+All problems of a file are told at once, in one `ConfigError`, a line each:
+
+    argus.toml:12: sources.cpu.interval_ms: expected integer in [10, 60000], found 5; not started
+    argus.toml:20: detectors: expected the name of a detector, found 'residuals' (nearest: 'residual'); not started
+
+Money is read as a decimal and held in whole nano-USD (1e-9 USD): never a binary float in between.
+Of the environment only ARGUS_HOME and ARGUS_CONTROL count; they stand above the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import json
+import math
+import os
+import re
+import textwrap
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from argus.errors import ConfigError
+
+NUSD_PER_USD: Final = 1_000_000_000
+_INT64_MAX: Final = 2**63 - 1
+_UNIX_PATH_MAX: Final = 107  # sun_path less its terminator
+_INTERVAL_MS: Final = (10, 60_000)
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+_ENDPOINT: Final = re.compile(
+    r"(?:tcp://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.*-]+):(?P<port>\d{1,5})|ipc://(?P<path>[^\x00]+)|inproc://\S+)"
+)
+
+Path_ = tuple[str, ...]  # a key's place in the document: ("sources", "cpu", "interval_ms")
+
+
+# --- The catalogue, as `_core.catalog()` gives it -------------------------------------------------------------------
+
+
+class Option(Struct, frozen=True):
+    """An option of a leaf: unit in UCUM, default and bounds in that unit."""
+
+    name: str
+    unit: str
+    default: float
+    min: float
+    max: float
+    documentation: str = ""
+
+
+class SourceEntry(Struct, frozen=True):
+    """A source of the catalogue; `interval_ms` is its default."""
+
+    name: str
+    documentation: str = ""
+    requires: str = ""
+    fix: str = ""
+    interval_ms: int = 1000
+
+
+class LeafEntry(Struct, frozen=True):
+    """A detector or an auditor of the catalogue."""
+
+    name: str
+    documentation: str = ""
+    reference: str = ""
+    options: list[Option] = []
+
+
+class CriterionEntry(Struct, frozen=True):
+    """A criterion (C1, W3, …): the severity that it justifies and its bars."""
+
+    name: str
+    severity: str = ""
+    documentation: str = ""
+    options: list[Option] = []
+
+
+class Catalogue(Struct, frozen=True):
+    """What the core offers; the schema of the leaf tables is derived from it."""
+
+    sources: list[SourceEntry] = []
+    detectors: list[LeafEntry] = []
+    auditors: list[LeafEntry] = []
+    criteria: list[CriterionEntry] = []
+
+
+def read_catalogue(catalog: Mapping[str, Any] | None = None) -> Catalogue:
+    """The catalogue, typed; without an argument that of the core in use."""
+    if catalog is None:
+        from argus.engine.core import catalog as of_core
+
+        catalog = of_core()
+    return msgspec.convert(catalog, Catalogue)
+
+
+# --- The configuration -----------------------------------------------------------------------------------------------
+
+
+def _text(documentation: str, kind: str = "text") -> Meta:
+    return Meta(description=documentation, extra={"kind": kind})
+
+
+def _bounded(documentation: str, low: float, high: float, unit: str = "") -> Meta:
+    return Meta(description=documentation, ge=low, le=high, extra={"unit": unit})
+
+
+class HostRoots(Struct, frozen=True, kw_only=True):
+    """Where the kernel's file systems are mounted: another root serves containers and recorded machines."""
+
+    proc: Annotated[str, _text("Root of the proc file system.")] = "/proc"
+    sys: Annotated[str, _text("Root of the sys file system.")] = "/sys"
+    cgroup: Annotated[str, _text("Root of the cgroup file system; empty = found through mountinfo.")] = ""
+
+
+class SourceSettings(Struct, frozen=True, kw_only=True):
+    """One source of the host plane."""
+
+    enabled: Annotated[bool, Meta(description="Whether this source is polled.")] = True
+    interval_ms: Annotated[int, _bounded("Time between polls.", *_INTERVAL_MS, "ms")] = 1000
+
+
+class ProcessSettings(Struct, frozen=True, kw_only=True):
+    """The table of processes."""
+
+    enabled: Annotated[bool, Meta(description="Whether processes are read.")] = True
+    interval_ms: Annotated[int, _bounded("Time between reads of the whole table.", *_INTERVAL_MS, "ms")] = 1000
+
+
+class LeafSettings(Struct, frozen=True, kw_only=True):
+    """A detector, an auditor or a criterion; `options` holds every option, in the descriptor's order."""
+
+    enabled: bool = True
+    options: dict[str, float] = {}
+
+
+class Alarms(Struct, frozen=True, kw_only=True):
+    """The one knob of all statistical alarms."""
+
+    false_alarms_per_day: Annotated[
+        float, _bounded("False alarms that you accept a day and scope, over all series and detectors.", 1e-6, 1000.0)
+    ] = 1.0
+
+
+class EngineSettings(Struct, frozen=True, kw_only=True):
+    """The loop."""
+
+    tick_ms: Annotated[int, _bounded("Time between steps of the engine.", *_INTERVAL_MS, "ms")] = 1000
+    history_secs: Annotated[int, _bounded("Window of values kept in memory.", 60, 86_400, "s")] = 3600
+    seed: Annotated[int, _bounded("Seed: the same observations and seed give the same bits.", 0, _INT64_MAX)] = 7
+
+
+class Killswitch(Struct, frozen=True, kw_only=True):
+    """The control directory and how it acts."""
+
+    directory: Annotated[str, _text("Control directory; a relative path starts beside the state's home.")] = "control"
+    mode: Annotated[
+        Literal["enforce", "observe"],
+        Meta(description="'observe' sends automatic trips to shadow/; a trip by a person is always real."),
+    ] = "enforce"
+    when_silent: Annotated[
+        Literal["open", "closed", "kill"],
+        Meta(description="What guards do when the collector they once saw falls silent."),
+    ] = "closed"
+    silent_after_ms: Annotated[
+        int, _bounded("Silence of the collector after which guards act so.", 1000, 600_000, "ms")
+    ] = 5000
+
+
+class Budgets(Struct, frozen=True, kw_only=True):
+    """Absolute caps of spending, each for every scope of its kind; left out = no cap."""
+
+    host_nusd: Annotated[int, _text("Cap of the whole host.", "usd")] | None = msgspec.field(
+        default=None, name="host_usd"
+    )
+    tenant_nusd: Annotated[int, _text("Cap of each tenant.", "usd")] | None = msgspec.field(
+        default=None, name="tenant_usd"
+    )
+    agent_nusd: Annotated[int, _text("Cap of each agent.", "usd")] | None = msgspec.field(
+        default=None, name="agent_usd"
+    )
+    session_nusd: Annotated[int, _text("Cap of each session.", "usd")] | None = msgspec.field(
+        default=None, name="session_usd"
+    )
+    strict: Annotated[
+        bool, Meta(description="Whether estimated and unknown cost counts against a cap at its upper bound too.")
+    ] = False
+
+
+class Price(Struct, frozen=True, kw_only=True):
+    """List price of a model."""
+
+    input_nusd_per_mtok: Annotated[int, _text("Price of a million input tokens.", "usd")] = msgspec.field(
+        default=150 * NUSD_PER_USD, name="input_usd_per_mtok"
+    )
+    output_nusd_per_mtok: Annotated[int, _text("Price of a million output tokens.", "usd")] = msgspec.field(
+        default=600 * NUSD_PER_USD, name="output_usd_per_mtok"
+    )
+
+
+class Inlets(Struct, frozen=True, kw_only=True):
+    """Where events come in; empty = closed."""
+
+    pull: Annotated[str, _text("PULL socket that agents push to.", "endpoint")] = "tcp://127.0.0.1:6160"
+    sub: Annotated[list[str], _text("PUB sockets of agents that Argus connects to.", "endpoints")] = msgspec.field(
+        default_factory=lambda: ["tcp://127.0.0.1:6161"]
+    )
+    ipc: Annotated[
+        str, _text("PULL socket for this machine; default: events.sock in the state's home.", "endpoint")
+    ] = "ipc://argus-data/events.sock"
+    jsonl: Annotated[list[str], _text("Files of JSON lines that are followed.", "texts")] = []
+    stdin: Annotated[bool, Meta(description="Whether JSON lines are read from standard input.")] = False
+
+
+class ZmqOutlet(Struct, frozen=True, kw_only=True):
+    """Anomalies, incidents and flags over ZeroMQ; empty = closed."""
+
+    endpoint: Annotated[str, _text("XPUB socket that subscribers connect to.", "endpoint")] = "tcp://127.0.0.1:6162"
+    replay_endpoint: Annotated[str, _text("ROUTER socket for snapshot and replay.", "endpoint")] = (
+        "tcp://127.0.0.1:6163"
+    )
+    queue_limit: Annotated[
+        int, _bounded("Messages held for a slow subscriber; more are dropped and counted.", 1, 10_000_000)
+    ] = 10_000
+
+
+class Outlets(Struct, frozen=True, kw_only=True):
+    """Where decisions go out."""
+
+    zmq: ZmqOutlet = ZmqOutlet()
+
+
+class State(Struct, frozen=True, kw_only=True):
+    """What Argus keeps."""
+
+    home: Annotated[str, _text("Journal, history, keys and issues; ARGUS_HOME stands above it.")] = "argus-data"
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """Everything that can be set, complete: defaults filled in, settings of every catalogue entry, exact money."""
+
+    host: HostRoots = HostRoots()
+    sources: dict[str, SourceSettings] = {}
+    processes: ProcessSettings = ProcessSettings()
+    detectors: dict[str, LeafSettings] = {}
+    auditors: dict[str, LeafSettings] = {}
+    criteria: dict[str, LeafSettings] = {}
+    alarms: Alarms = Alarms()
+    engine: EngineSettings = EngineSettings()
+    killswitch: Killswitch = Killswitch()
+    budgets: Budgets = Budgets()
+    prices: dict[str, Price] = msgspec.field(default_factory=lambda: {"default": Price()})
+    inlets: Inlets = Inlets()
+    outlets: Outlets = Outlets()
+    state: State = State()
+
+    FILE_NAME: ClassVar[str] = "argus.toml"
+
+    @property
+    def home(self) -> Path:
+        """The state's home: journal.db, history.db, keys/, issues/, quarantine/, cases/."""
+        return Path(self.state.home)
+
+    @property
+    def control(self) -> Path:
+        """The control directory: beside the state's home unless an absolute path is set."""
+        return self.home.parent / self.killswitch.directory
+
+
+# --- Keys: what a table takes, derived from a Struct or from a catalogue entry ----------------------------------------
+
+
+class _Key(Struct, frozen=True, kw_only=True):
+    name: str
+    field: str
+    kind: str  # boolean integer number text texts choice usd endpoint endpoints
+    default: Any
+    documentation: str = ""
+    unit: str = ""
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[str, ...] = ()
+
+    @property
+    def expected(self) -> str:
+        """The wanted value, in words."""
+        match self.kind:
+            case "boolean":
+                return "true or false"
+            case "integer" | "number":
+                return f"{self.kind}{_range(self.low, self.high)}"
+            case "choice":
+                return "one of " + ", ".join(repr(c) for c in self.choices)
+            case "usd":
+                least = "above 0" if self.default is None else "of at least 0"
+                return f"amount in USD {least}, at most 9.2e9, at most 9 decimals"
+            case "endpoint":
+                return "'tcp://host:port', 'ipc://path' or '' for none"
+            case "endpoints":
+                return "list of 'tcp://host:port' or 'ipc://path'"
+            case "texts":
+                return "list of texts"
+        return "text"
+
+
+def _range(low: float, high: float) -> str:
+    if math.isinf(low) and math.isinf(high):
+        return ""
+    if math.isinf(high):
+        return f" of at least {low:g}"
+    if math.isinf(low):
+        return f" of at most {high:g}"
+    return f" in [{_plain(low)}, {_plain(high)}]"
+
+
+def _plain(value: float) -> str:
+    whole = isinstance(value, int) or (value.is_integer() and abs(value) < 1e15)
+    return str(int(value)) if whole else f"{value:g}"
+
+
+def _keys(table: type[Struct]) -> tuple[_Key, ...]:
+    """The keys of a fixed table, from its Struct."""
+    hints = get_type_hints(table, include_extras=True)
+    found = []
+    for item in msgspec.structs.fields(table):
+        hint = hints[item.name]
+        if get_origin(hint) in (UnionType, Union):  # an amount that may be left out
+            hint = next(part for part in get_args(hint) if part is not type(None))
+        kind_type, meta = get_args(hint)[0], get_args(hint)[1]
+        default = item.default_factory() if item.default_factory is not msgspec.NODEFAULT else item.default
+        extra = meta.extra or {}
+        choices = get_args(kind_type) if get_origin(kind_type) is Literal else ()
+        kind = "choice" if choices else {bool: "boolean", int: "integer", float: "number"}.get(kind_type, "text")
+        found.append(
+            _Key(
+                name=item.encode_name,
+                field=item.name,
+                kind=extra.get("kind", kind),
+                default=default,
+                documentation=meta.description or "",
+                unit=extra.get("unit", ""),
+                low=-math.inf if meta.ge is None else meta.ge,
+                high=math.inf if meta.le is None else meta.le,
+                choices=choices,
+            )
+        )
+    return tuple(found)
+
+
+_ENABLED: Final = _Key(name="enabled", field="enabled", kind="boolean", default=True)
+
+
+def _leaf_keys(options: list[Option]) -> tuple[_Key, ...]:
+    """The keys of a detector, auditor or criterion: `enabled` and its options."""
+    return (
+        _ENABLED,
+        *(
+            _Key(
+                name=o.name,
+                field=o.name,
+                kind="number",
+                default=o.default,
+                documentation=o.documentation,
+                unit="" if o.unit == "1" else o.unit,
+                low=o.min,
+                high=o.max,
+            )
+            for o in options
+        ),
+    )
+
+
+def _source_keys(entry: SourceEntry) -> tuple[_Key, ...]:
+    enabled, interval = _keys(SourceSettings)
+    return enabled, msgspec.structs.replace(interval, default=entry.interval_ms)
+
+
+class _Group(Struct, frozen=True):
+    """A table of tables: `[sources.<name>]`; `named` holds the known names, None = any name (prices)."""
+
+    noun: str
+    named: dict[str, tuple[_Key, ...]]
+    documentation: dict[str, str]
+    build: Callable[[dict[str, Any]], Struct]
+    open_keys: tuple[_Key, ...] = ()
+
+
+def _leaf(values: dict[str, Any]) -> LeafSettings:
+    return LeafSettings(enabled=values["enabled"], options={k: v for k, v in values.items() if k != "enabled"})
+
+
+def _schema(catalogue: Catalogue) -> dict[str, type[Struct] | _Group]:
+    """Every top-level table, in the order of the reference."""
+
+    def leaves(noun: str, entries: list[LeafEntry] | list[CriterionEntry]) -> _Group:
+        return _Group(
+            noun,
+            {e.name: _leaf_keys(e.options) for e in entries},
+            {e.name: _leaf_documentation(e) for e in entries},
+            _leaf,
+        )
+
+    price_keys = _keys(Price)
+    return {
+        "state": State,
+        "host": HostRoots,
+        "sources": _Group(
+            "a source",
+            {e.name: _source_keys(e) for e in catalogue.sources},
+            {e.name: e.documentation + (f" Needs {e.requires}." if e.requires else "") for e in catalogue.sources},
+            lambda values: SourceSettings(**values),
+        ),
+        "processes": ProcessSettings,
+        "engine": EngineSettings,
+        "alarms": Alarms,
+        "detectors": leaves("a detector", catalogue.detectors),
+        "auditors": leaves("an auditor", catalogue.auditors),
+        "criteria": leaves("a criterion", catalogue.criteria),
+        "budgets": Budgets,
+        "prices": _Group(
+            "a model",
+            {"default": price_keys},
+            {"default": "Upper bound for models without a table of their own: at least the dearest that you use."},
+            lambda values: Price(**values),
+            price_keys,
+        ),
+        "killswitch": Killswitch,
+        "inlets": Inlets,
+        "outlets": _Group(
+            "an outlet",
+            {"zmq": _keys(ZmqOutlet)},
+            {"zmq": ZmqOutlet.__doc__ or ""},
+            lambda values: ZmqOutlet(**values),
+        ),
+    }
+
+
+def _leaf_documentation(entry: LeafEntry | CriterionEntry) -> str:
+    if isinstance(entry, CriterionEntry):
+        return f"{entry.severity}: {entry.documentation}" if entry.severity else entry.documentation
+    return entry.documentation + (f" After {entry.reference}." if entry.reference else "")
+
+
+# --- Loading ---------------------------------------------------------------------------------------------------------
+
+
+class _Problems:
+    """Collects what is wrong, so that a file is mended in one go."""
+
+    def __init__(self, where: str, lines: dict[Path_, int]) -> None:
+        self.where = where
+        self.lines = lines
+        self.found: list[tuple[int, str]] = []
+
+    def add(self, path: Path_, expected: str, found: str, nearest: str = "") -> None:
+        """Note a problem with the value at `path`."""
+        place = path
+        while place and place not in self.lines:
+            place = place[:-1]
+        line = self.lines.get(place, 0)
+        where = f"{self.where}:{line}" if line else self.where
+        hint = f" (nearest: {nearest!r})" if nearest else ""
+        self.found.append((line, f"{where}: {_dotted(path)}: expected {expected}, found {found}{hint}; not started"))
+
+    def unknown(self, path: Path_, noun: str, known: list[str]) -> None:
+        """Note a name that does not exist, with the nearest that does."""
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        self.add(path, noun, repr(path[-1]), near[0] if near else "")
+
+    def raise_all(self) -> None:
+        """Raise what was found, in the order of the lines."""
+        if self.found:
+            raise ConfigError("\n".join(message for _, message in sorted(self.found, key=lambda p: p[0])))
+
+
+def defaults(*, catalog: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Config:
+    """The embedded configuration. Errors: `ConfigError` when the environment names a home that cannot be used."""
+    return load(None, catalog=catalog, environ=environ)
+
+
+def load(
+    path: str | os.PathLike[str] | None,
+    *,
+    catalog: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Config:
+    """The configuration of a TOML file, complete.
+
+    Parameters
+    ----------
+    path : the file; None = embedded defaults
+    catalog : what `_core.catalog()` gives; None = that of the core in use
+    environ : the environment; None = that of the process. Only ARGUS_HOME and ARGUS_CONTROL are read.
+
+    Raises
+    ------
+    ConfigError : with one line a problem: the file cannot be read, is no TOML, or holds unknown, mistyped or
+        out-of-range values
+    """
+    environ = os.environ if environ is None else environ
+    if path is None:
+        return _build({}, _schema(read_catalogue(catalog)), environ, _Problems("embedded defaults", {}))
+    document, problems = _read(Path(path))
+    return _build(document, _schema(read_catalogue(catalog)), environ, problems)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], _Problems]:
+    """Document and line table of a file."""
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        code = errno.errorcode.get(error.errno or 0, "?")
+        raise ConfigError(
+            f"{path}: expected a readable file, found none ({code}: {error.strerror}); not started"
+        ) from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{path}:{line}: encoding: expected UTF-8, found byte 0x{error.object[error.start]:02x}; not started"
+        ) from None
+    try:
+        document = tomllib.loads(text, parse_float=Decimal)
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, and numbers or nesting beyond Python's limits
+        raise ConfigError(_syntax(path, text, str(error))) from None
+    return document, _Problems(str(path), locate(text))
+
+
+def _syntax(path: Path, text: str, reason: str) -> str:
+    """The parser's words in the shape of every other message."""
+    lines = text.splitlines() or [""]
+    at = re.search(r"\s*\(at (?:line (\d+), column (\d+)|end of document)\)$", reason)
+    line = int(at[1]) if at and at[1] else len(lines)
+    column = int(at[2]) if at and at[2] else len(lines[-1]) + 1
+    shown = lines[min(line, len(lines)) - 1].strip()
+    why = reason[: at.start()] if at else reason
+    return f"{path}:{line}: syntax: expected TOML, found {_found(shown)} (column {column}: {why}); not started"
+
+
+def _build(
+    document: dict[str, Any], schema: dict[str, type[Struct] | _Group], environ: Mapping[str, str], problems: _Problems
+) -> Config:
+    for name in document:
+        if name not in schema:
+            problems.unknown((name,), "the name of a table", list(schema))
+    parts: dict[str, Any] = {}
+    for name, shape in schema.items():
+        given = document.get(name, {})
+        if not isinstance(given, dict):
+            problems.add((name,), "a table", _found(given))
+            given = {}
+        if isinstance(shape, _Group):
+            parts[name] = _group((name,), shape, given, problems)
+        else:
+            parts[name] = shape(**_table((name,), _keys(shape), given, problems))
+    parts["outlets"] = Outlets(**parts["outlets"])
+    _place(document, parts, environ)
+    _check_together(parts, problems)
+    problems.raise_all()
+    return Config(**parts)
+
+
+def _group(path: Path_, group: _Group, given: dict[str, Any], problems: _Problems) -> dict[str, Any]:
+    """Every table of a group: the known ones whether given or not, and any other where names are free."""
+    tables = dict(group.named)
+    for name in given:
+        if name in tables:
+            continue
+        if group.open_keys:
+            # A model's own price must be stated: the defaults are those of the unknown model.
+            tables[name] = tuple(msgspec.structs.replace(k, default=...) for k in group.open_keys)
+        else:
+            problems.unknown((*path, name), f"the name of {group.noun}", list(group.named))
+    built = {}
+    for name, keys in tables.items():
+        table = given.get(name, {})
+        if not isinstance(table, dict):
+            problems.add((*path, name), "a table", _found(table))
+            table = {}
+        values = _table((*path, name), keys, table, problems)
+        if ... not in values.values():
+            built[name] = group.build(values)
+    return built
+
+
+def _table(path: Path_, keys: tuple[_Key, ...], given: dict[str, Any], problems: _Problems) -> dict[str, Any]:
+    """Values by field: those given, checked, and the defaults of the others."""
+    by_name = {key.name: key for key in keys}
+    for name in given:
+        if name not in by_name:
+            problems.unknown((*path, name), f"a key of [{_dotted(path)}]", list(by_name))
+    values = {}
+    for key in keys:
+        if key.name in given:
+            values[key.field] = _value((*path, key.name), key, given[key.name], problems)
+            continue
+        if key.default is ...:
+            problems.add((*path, key.name), key.expected, "nothing")
+        values[key.field] = key.default
+    return values
+
+
+def _value(path: Path_, key: _Key, given: Any, problems: _Problems) -> Any:
+    """The value as the Struct holds it; a wrong one is noted and replaced by the default."""
+    good, value = _convert(key, given)
+    if good:
+        return value
+    if key.kind in ("texts", "endpoints") and isinstance(given, list):
+        one = msgspec.structs.replace(key, kind="text" if key.kind == "texts" else "endpoint")
+        for index, item in enumerate(given):
+            if not _convert(one, item)[0] or item == "":
+                expected = "text" if key.kind == "texts" else "'tcp://host:port' or 'ipc://path'"
+                problems.add((*path, str(index)), expected, _found(item))
+        return key.default
+    near = ""
+    if key.kind == "choice" and isinstance(given, str):
+        near = next(iter(difflib.get_close_matches(given, key.choices, n=1, cutoff=0.5)), "")
+    problems.add(path, key.expected, _found(given), near)
+    return key.default
+
+
+def _convert(key: _Key, given: Any) -> tuple[bool, Any]:
+    """Whether a value fits its key, and how it is held."""
+    match key.kind:
+        case "boolean":
+            return isinstance(given, bool), given
+        case "integer":
+            if isinstance(given, bool) or not isinstance(given, int):
+                return False, None
+            return key.low <= given <= key.high, given
+        case "number":
+            if isinstance(given, bool) or not isinstance(given, int | Decimal):
+                return False, None
+            exact = Decimal(given)
+            number = float(exact) if exact.is_finite() and exact.adjusted() < 300 else math.inf
+            return math.isfinite(number) and key.low <= number <= key.high, number
+        case "choice":
+            return isinstance(given, str) and given in key.choices, given
+        case "usd":
+            amount = _nusd(given)
+            return amount is not None and (amount > 0 or key.default is not None), amount
+        case "endpoint":
+            return isinstance(given, str) and (given == "" or _is_endpoint(given)), given
+        case "endpoints":
+            return isinstance(given, list) and all(isinstance(g, str) and _is_endpoint(g) for g in given), given
+        case "texts":
+            return isinstance(given, list) and all(isinstance(g, str) and g != "" for g in given), given
+    return isinstance(given, str) and "\0" not in given, given
+
+
+def _nusd(given: Any) -> int | None:
+    """Whole nano-USD of an amount in USD, exactly; None when it is no such amount."""
+    if isinstance(given, str):
+        if not re.fullmatch(r"\d{1,12}(\.\d{1,30})?", given):
+            return None
+        given = Decimal(given)
+    if isinstance(given, bool) or not isinstance(given, int | Decimal):
+        return None
+    amount = Decimal(given)
+    if not amount.is_finite() or amount < 0 or amount.adjusted() > 12:
+        return None
+    _, digits, exponent = amount.as_tuple()
+    assert isinstance(exponent, int)
+    value, shift = int("".join(map(str, digits))), exponent + 9
+    if shift < 0:
+        value, rest = divmod(value, 10 ** min(-shift, len(digits) + 1))
+        if rest:
+            return None
+    else:
+        value *= 10**shift
+    return value if value <= _INT64_MAX else None
+
+
+def _is_endpoint(text: str) -> bool:
+    match = _ENDPOINT.fullmatch(text)
+    if match is None:
+        return False
+    if match["port"] is not None:
+        return 0 < int(match["port"]) <= 65_535
+    return match["path"] is None or len(match["path"].encode()) <= _UNIX_PATH_MAX
+
+
+def _place(document: dict[str, Any], parts: dict[str, Any], environ: Mapping[str, str]) -> None:
+    """The environment above the file, and the socket that lives in the state's home."""
+    if environ.get("ARGUS_HOME"):
+        parts["state"] = State(home=environ["ARGUS_HOME"])
+    if environ.get("ARGUS_CONTROL"):
+        control = Path(environ["ARGUS_CONTROL"]).absolute()
+        parts["killswitch"] = msgspec.structs.replace(parts["killswitch"], directory=str(control))
+    inlets = document.get("inlets", {})
+    if not (isinstance(inlets, dict) and "ipc" in inlets):
+        socket = Path(parts["state"].home) / "events.sock"
+        parts["inlets"] = msgspec.structs.replace(parts["inlets"], ipc=f"ipc://{socket}")
+
+
+def _check_together(parts: dict[str, Any], problems: _Problems) -> None:
+    """What no key can say alone."""
+    home, inlets, zmq = parts["state"].home, parts["inlets"], parts["outlets"].zmq
+    if home == "":
+        problems.add(("state", "home"), "the path of a folder", "''")
+    if parts["killswitch"].directory == "":
+        problems.add(("killswitch", "directory"), "the path of a folder", "''")
+    if inlets.ipc and not _is_endpoint(inlets.ipc):
+        size = len(inlets.ipc.removeprefix("ipc://").encode())
+        problems.add(("inlets", "ipc"), f"a path of at most {_UNIX_PATH_MAX} bytes", f"{size} in {inlets.ipc!r}")
+    used: dict[str, Path_] = {}
+    for path, endpoint in (
+        (("inlets", "pull"), inlets.pull),
+        (("inlets", "ipc"), inlets.ipc),
+        (("outlets", "zmq", "endpoint"), zmq.endpoint),
+        (("outlets", "zmq", "replay_endpoint"), zmq.replay_endpoint),
+    ):
+        if endpoint and endpoint in used:
+            problems.add(path, f"another endpoint than {_dotted(used[endpoint])}", repr(endpoint))
+        used.setdefault(endpoint, path)
+
+
+def _dotted(path: Path_) -> str:
+    return ".".join(part if _BARE_KEY.fullmatch(part) else json.dumps(part) for part in path)
+
+
+def _found(value: Any) -> str:
+    """A value in words, short and without control characters."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else value[:57] + "...")
+    if isinstance(value, int | Decimal):
+        return str(value)
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "a list"
+    return f"a {type(value).__name__}"
+
+
+# --- Line numbers ----------------------------------------------------------------------------------------------------
+
+
+_BLANK: Final = r"(?:[\s,]|#[^\n]*)*"  # with the commas between items
+_QUOTED: Final = r'"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\''
+_MULTILINE: Final = r'"""(?:[^\\]|\\[\s\S])*?"{3,5}|\'\'\'[\s\S]*?\'{3,5}'
+_SCALAR: Final = _QUOTED + r"|[^,\]}#\n]+"
+
+
+def locate(text: str) -> dict[Path_, int]:
+    """The line of every table, key and list item of a TOML text that has parsed; items are named by their index."""
+    return _Locator(text).lines
+
+
+class _Locator:
+    """Walks a well-formed TOML text; it need not judge it, the parser has."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text.replace("\r\n", "\n")
+        self.at = 0
+        self.lines: dict[Path_, int] = {}
+        self._counted = (0, 1)
+        self._document()
+
+    def _line(self) -> int:
+        position, line = self._counted
+        self._counted = (self.at, line + self.text.count("\n", position, self.at))
+        return self._counted[1]
+
+    def _note(self, path: Path_) -> None:
+        for length in range(1, len(path) + 1):
+            self.lines.setdefault(path[:length], self._line())
+
+    def _skip(self, pattern: str) -> str:
+        match = re.compile(pattern).match(self.text, self.at)
+        if match is None:
+            return ""
+        self.at = match.end()
+        return match[0]
+
+    def _document(self) -> None:
+        table: Path_ = ()
+        while True:
+            self._skip(_BLANK)
+            if self.at == len(self.text):
+                return
+            if self._skip(r"\[\[?"):
+                table = self._key()
+                self._note(table)
+                self._skip(r"[ \t]*\]\]?")
+            else:
+                self._pair(table)
+
+    def _pair(self, table: Path_) -> None:
+        begin = self.at
+        path = (*table, *self._key())
+        end, self.at = self.at, begin
+        self._note(path)
+        self.at = end
+        self._skip(r"[ \t]*=[ \t]*")
+        self._value(path)
+
+    def _key(self) -> Path_:
+        parts = []
+        while True:
+            self._skip(r"[ \t]*")
+            quoted = self._skip(_QUOTED)
+            if quoted:
+                parts.append(next(iter(tomllib.loads(f"{quoted} = 0"))))
+            else:
+                parts.append(self._skip(r"[A-Za-z0-9_-]+"))
+            if not self._skip(r"[ \t]*\.[ \t]*"):
+                return tuple(parts)
+
+    def _value(self, path: Path_) -> None:
+        if self._skip(r"\["):
+            self._items(path)
+        elif self._skip(r"\{"):
+            self._skip(_BLANK)
+            while not self._skip(r"\}"):
+                self._pair(path)
+                self._skip(_BLANK)
+        else:
+            self._skip(_MULTILINE) or self._skip(_SCALAR)
+
+    def _items(self, path: Path_) -> None:
+        index = 0
+        self._skip(_BLANK)
+        while not self._skip(r"\]"):
+            self._note((*path, str(index)))
+            self._value((*path, str(index)))
+            self._skip(_BLANK)
+            index += 1
+
+
+# --- The reference ---------------------------------------------------------------------------------------------------
+
+
+def to_toml(config: Config, *, catalog: Mapping[str, Any] | None = None) -> str:
+    """The configuration as TOML that loads to the same, with documentation, unit, range and default of every key."""
+    out = ["# Configuration of Argus. Every key may be left out; unknown keys are refused."]
+    for name, shape in _schema(read_catalogue(catalog)).items():
+        part = getattr(config, name)
+        if isinstance(shape, _Group):
+            tables = {"zmq": part.zmq} if isinstance(part, Outlets) else part
+            for leaf, settings in tables.items():
+                keys = shape.named.get(leaf, shape.open_keys)
+                out += ["", *_comment(shape.documentation.get(leaf, "")), f"[{_dotted((name, leaf))}]"]
+                out += _reference(keys, settings)
+        else:
+            out += ["", *_comment(shape.__doc__ or ""), f"[{name}]", *_reference(_keys(shape), part)]
+    return "\n".join(out) + "\n"
+
+
+def _comment(text: str) -> list[str]:
+    return [f"# {line}" for line in textwrap.wrap(" ".join(text.split()), 110, break_on_hyphens=False)]
+
+
+def _reference(keys: tuple[_Key, ...], settings: Struct) -> Iterator[str]:
+    for key in keys:
+        value = settings.options[key.field] if _is_option(key, settings) else getattr(settings, key.field)  # type: ignore[attr-defined]
+        notes = [
+            key.expected if key.kind in ("integer", "number", "choice") else "",
+            f"default {_toml(key, key.default)}",
+        ]
+        about = f"{key.documentation} " if key.documentation else ""
+        unit = f"{key.unit}, " if key.unit else ""
+        if key.name != "enabled" or key.documentation:
+            yield from _comment(f"{about}({unit}{', '.join(n for n in notes if n)})")
+        yield f'# {key.name} = "10.00"' if value is None else f"{key.name} = {_toml(key, value)}"
+
+
+def _is_option(key: _Key, settings: Struct) -> bool:
+    return isinstance(settings, LeafSettings) and key.name != "enabled"
+
+
+def _toml(key: _Key, value: Any) -> str:
+    if value is None:
+        return "none"
+    if key.kind == "usd":
+        whole, part = divmod(value, NUSD_PER_USD)
+        return f'"{whole}.{f"{part:09d}".rstrip("0").ljust(2, "0")}"'
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(key, item) for item in value) + "]"
+    return str(value)

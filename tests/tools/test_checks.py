@@ -1,0 +1,78 @@
+"""The runner of the checks: a failure is shown, never hides the next check, and decides the exit status."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import checks
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return checks.Bench(tmp_path, {"PATH": "/usr/bin:/bin", "CXX": "c++", "ARGUS_HOME": "/x", "ARGUS_DATA": "/d"})
+
+
+def test_a_failing_command_shows_what_it_said(bench, capsys):
+    command = [sys.executable, "-c", "print('the reason'); raise SystemExit(3)"]
+    outcome = bench.check("broken", lambda: bench.command(command))
+    assert ("broken", "FAILED") == (outcome.name, outcome.state)
+    assert "the reason" in capsys.readouterr().out
+    assert "exit status 3" in outcome.note
+
+
+def test_a_command_that_cannot_start_is_a_failure(bench):
+    assert "FAILED" == bench.check("absent", lambda: bench.command(["/nonexistent/tool"])).state
+
+
+def test_a_hanging_command_is_ended(bench, monkeypatch):
+    monkeypatch.setattr(checks, "STEP_TIMEOUT_S", 0.2)
+    outcome = bench.check("hang", lambda: bench.command(["sleep", "60"]))
+    assert "FAILED" == outcome.state and outcome.seconds < 30
+
+
+def test_what_cannot_be_run_is_a_loud_notice(bench, capsys):
+    (bench.root / "tests/fuzz").mkdir(parents=True)
+    (bench.root / "tests/fuzz/fuzz_x.cpp").touch()
+    outcome = bench.check("fuzz", lambda: checks.fuzz(bench, None))
+    assert "not run" == outcome.state
+    assert "NOTICE: fuzz was not run: no clang++ with libFuzzer here" in capsys.readouterr().out
+
+
+def test_settings_of_a_surrounding_argus_do_not_leak_in(bench):
+    assert {"PATH", "CXX", "ARGUS_DATA"} == set(bench.env)
+
+
+def run(root, monkeypatch, work, arguments=()):
+    """Exit status of a run of these checks, with a pytest that passes."""
+    seen = []
+
+    def pytest_stands_in(command, **options):
+        seen.append(options["env"]["ARGUS_CHECKS"])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(checks, "steps", lambda *_: iter(work))
+    monkeypatch.setattr(checks.subprocess, "run", pytest_stands_in)
+    return checks.run_all(root, {"CXX": "c++"}, None, list(arguments)), seen
+
+
+def test_a_failure_decides_the_status_and_later_checks_still_run(tmp_path, monkeypatch):
+    """pytest runs last, passes, and is told what failed before it."""
+    ran = []
+
+    def failing():
+        raise subprocess.CalledProcessError(1, "a")
+
+    status, seen = run(tmp_path, monkeypatch, [("a", failing), ("b", lambda: ran.append("b"))])
+    assert (1, ["b"]) == (status, ran)
+    assert "a              FAILED" in seen[0] and "b              ok" in seen[0]
+
+
+def test_one_check_alone(tmp_path, monkeypatch):
+    ran = []
+    work = [("a", lambda: ran.append("a")), ("b", lambda: ran.append("b"))]
+    assert (0, []) == run(tmp_path, monkeypatch, work, ["--only", "b"])
+    assert ["b"] == ran
+    assert 2 == run(tmp_path, monkeypatch, work, ["--only", "c"])[0]

@@ -1,0 +1,189 @@
+"""Every check of the project, in order, with a time each; pytest last, so that its summary closes the output.
+
+Called by `python3 tools/up.py test`. A failing check never hides the ones after it; the exit status is that of all.
+`--only NAME[,NAME]` runs some; other arguments go to pytest. ARGUS_FUZZ_SECONDS is shared by all fuzz targets.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+STEP_TIMEOUT_S = 900
+FUZZ_SECONDS = 60
+FUZZ_SECONDS_MAX = 180
+SHOWN_LINES = 150
+KEPT_VARIABLES = ("ARGUS_DATA", "ARGUS_REQUIRE_DATA", "ARGUS_FUZZ_SECONDS")
+
+
+class Outcome(NamedTuple):
+    """What became of a check; `state` is ok, FAILED or not run."""
+
+    name: str
+    state: str
+    seconds: float
+    note: str = ""
+
+    def __str__(self) -> str:
+        note = f"  {self.note}" if self.note else ""
+        return f"{self.name:<14} {self.state:<8} {self.seconds:6.1f} s{note}"
+
+
+class NotRun(Exception):
+    """A check that this machine cannot run; the message says why and what would change it."""
+
+
+class Bench:
+    """Runs the commands of the checks: output goes to build/logs/<name>.log and is shown when one fails."""
+
+    def __init__(self, root: Path, env: Mapping[str, str]) -> None:
+        self.root = root
+        self.env = {k: v for k, v in env.items() if not k.startswith("ARGUS_") or k in KEPT_VARIABLES}
+        self.logs = root / "build" / "logs"
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.log = self.logs / "log"
+
+    def command(self, command: Sequence[str | Path], **extra: str) -> None:
+        """Run one command; raises CalledProcessError or TimeoutExpired, with everything it started gone."""
+        with self.log.open("ab") as log:
+            log.write(f"$ {' '.join(map(str, command))}\n".encode())
+            log.flush()
+            process = subprocess.Popen(
+                command,
+                cwd=self.root,
+                env={**self.env, **extra},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                status = process.wait(STEP_TIMEOUT_S)
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                raise
+        if status:
+            raise subprocess.CalledProcessError(status, list(map(str, command)))
+
+    def check(self, name: str, work: Callable[[], str | None]) -> Outcome:
+        """Run one check and say at once how it went."""
+        self.log = self.logs / f"{name}.log"
+        self.log.unlink(missing_ok=True)
+        print(f"== {name}", flush=True)
+        start = time.monotonic()
+        state, note = "ok", ""
+        try:
+            note = work() or ""
+        except NotRun as reason:
+            state, note = "not run", str(reason)
+            print(f"NOTICE: {name} was not run: {reason}", flush=True)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired, OSError) as error:
+            state, note = "FAILED", f"{error}"[:200]
+            lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+            print("\n".join(lines[-SHOWN_LINES:]))
+        outcome = Outcome(name, state, time.monotonic() - start, note)
+        print(f"   {outcome.state} in {outcome.seconds:.1f} s", flush=True)
+        return outcome
+
+
+def cpp_tests(bench: Bench, folder: str, sanitize: str) -> str:
+    """Build the C++ tests into build/<folder> and run them; the answer is their own last line."""
+    build = bench.root / "build" / folder
+    cxx = bench.env["CXX"]
+    options = ["-DARGUS_TESTS=ON", f"-DARGUS_SANITIZE={sanitize}", f"-DCMAKE_CXX_COMPILER={cxx}"]
+    bench.command(["cmake", "-S", bench.root, "-B", build, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", *options])
+    bench.command(["cmake", "--build", build])
+    runtime = {
+        "ASAN_OPTIONS": "strict_string_checks=1:detect_stack_use_after_return=1:check_initialization_order=1",
+        "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+        "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
+    }
+    # The thread sanitizer's shadow does not fit every address-space layout that a newer kernel randomises to.
+    fixed = ["setarch", "-R"] if sanitize == "thread" and _can_fix_layout() else []
+    bench.command([*fixed, build / "argus_tests"], **runtime)
+    lines = [line for line in bench.log.read_text(errors="replace").splitlines() if "test cases:" in line]
+    return lines[-1].replace("[doctest] ", "") if lines else ""
+
+
+def _can_fix_layout() -> bool:
+    try:
+        return subprocess.run(["setarch", "-R", "true"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def fuzz(bench: Bench, clang: str | None) -> str:
+    """Every fuzz target for its share of the time, from its seeds and what earlier runs found worth keeping."""
+    targets = sorted(path.stem for path in (bench.root / "tests" / "fuzz").glob("fuzz_*.cpp"))
+    if not targets:
+        raise NotRun("tests/fuzz holds no target")
+    if clang is None:
+        raise NotRun("no clang++ with libFuzzer here (apt-get install clang libclang-rt-<version>-dev)")
+    build = bench.root / "build" / "fuzz"
+    options = ["-DARGUS_FUZZ=ON", "-DARGUS_SANITIZE=address,undefined", f"-DCMAKE_CXX_COMPILER={clang}"]
+    bench.command(["cmake", "-S", bench.root, "-B", build, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", *options])
+    bench.command(["cmake", "--build", build])
+    asked = bench.env.get("ARGUS_FUZZ_SECONDS", "")
+    total = min(int(asked) if asked.isdigit() else FUZZ_SECONDS, FUZZ_SECONDS_MAX)
+    share = max(1, total // len(targets))
+    for target in targets:
+        corpus = build / "corpus" / target
+        corpus.mkdir(parents=True, exist_ok=True)
+        seeds = [folder for folder in (bench.root / "tests" / "fuzz" / "corpus" / target,) if folder.is_dir()]
+        limits = [f"-max_total_time={share}", "-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"]
+        bench.command([build / target, *limits, f"-artifact_prefix={build}/{target}-", corpus, *seeds])
+    return f"{len(targets)} targets, {share} s each"
+
+
+def steps(bench: Bench, clang: str | None) -> Iterator[tuple[str, Callable[[], str | None]]]:
+    """Name and work of every check but pytest."""
+    python = bench.root / ".venv/bin/python"
+
+    def tool(*arguments: str) -> Callable[[], None]:
+        return lambda: bench.command([python, *arguments])
+
+    yield "ruff", tool("-m", "ruff", "check", ".")
+    yield "format", tool("-m", "ruff", "format", "--check", ".")
+    yield "mypy", tool("-m", "mypy")
+    yield "layers", tool("tools/check_layers.py")
+    yield "cpp", lambda: cpp_tests(bench, "tests", "")
+    yield "cpp-asan-ubsan", lambda: cpp_tests(bench, "asan", "address,undefined")
+    yield "cpp-tsan", lambda: cpp_tests(bench, "tsan", "thread")
+    yield "fuzz", lambda: fuzz(bench, clang)
+
+
+def run_all(root: Path, env: Mapping[str, str], clang: str | None, arguments: Sequence[str]) -> int:
+    """Run the checks, then pytest; the exit status is 0 when all of them passed."""
+    rest = list(arguments)
+    only: set[str] = set()
+    if "--only" in rest:
+        at = rest.index("--only")
+        only = set("".join(rest[at + 1 : at + 2]).split(","))
+        del rest[at : at + 2]
+    bench = Bench(root, env)
+    work = list(steps(bench, clang))
+    unknown = only - {name for name, _ in work} - {"pytest"}
+    if unknown:
+        names = ", ".join([*(name for name, _ in work), "pytest"])
+        print(f"up: --only: expected some of {names}, found {', '.join(sorted(unknown))}; nothing run", file=sys.stderr)
+        return 2
+    outcomes = [bench.check(name, check) for name, check in work if not only or name in only]
+    failed = any(outcome.state == "FAILED" for outcome in outcomes)
+    if outcomes:
+        print("\n== checks\n" + "\n".join(map(str, outcomes)), flush=True)
+    if only and "pytest" not in only:
+        return int(failed)
+    print("\n== pytest", flush=True)
+    # The tests repeat the outcomes above their own last line, so that nobody mistakes their success for that of all.
+    summary = "\n".join(map(str, outcomes))
+    command = [str(root / ".venv/bin/python"), "-m", "pytest", "-ra", *rest]
+    done = subprocess.run(command, cwd=root, env={**bench.env, "ARGUS_CHECKS": summary})
+    return done.returncode or int(failed)
