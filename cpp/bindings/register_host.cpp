@@ -9,30 +9,23 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/convert.hpp"
 #include "bindings/register.hpp"
+#include "engine/catalog.hpp"
 #include "engine/host_reader.hpp"
 #include "sources/processes/processes.hpp"
-
-namespace argus::sources {
-extern const SourceDescriptor cpu_source;
-extern const SourceDescriptor memory_source;
-extern const SourceDescriptor network_source;
-extern const SourceDescriptor pressure_source;
-}  // namespace argus::sources
 
 namespace argus::bindings {
 namespace {
 
 namespace py = pybind11;
 
-constexpr const sources::SourceDescriptor* kSources[] = {&sources::cpu_source, &sources::memory_source,
-                                                         &sources::network_source, &sources::pressure_source};
 const SystemClock kClock;
 
 class PyHost {
 public:
     PyHost(std::string proc, std::string sys, std::string cgroup)
-        : reader_({std::move(proc), std::move(sys), std::move(cgroup)}, kSources, system_io(), kClock) {}
+        : reader_({std::move(proc), std::move(sys), std::move(cgroup)}, engine::source_catalog(), system_io(), kClock) {}
 
     // (time_ns, values, names, units, kinds): the tuples are the same objects until a series opens or closes.
     py::tuple read() {
@@ -91,20 +84,7 @@ public:
             listed = tree_.scan(table_).ok();
         }
         if (!listed) return py::none();
-        py::dict out;
-        out["pid"] = copy(table_.pid);
-        out["ppid"] = copy(table_.ppid);
-        out["start_time_ns"] = copy(table_.start_time_ns);
-        out["name"] = copy_as(py::dtype("S64"), table_.name);
-        out["state"] = copy_as(py::dtype("S1"), table_.state);
-        out["uid"] = copy(table_.uid);
-        out["threads"] = copy(table_.threads);
-        out["nice"] = copy(table_.nice);
-        out["last_cpu"] = copy(table_.last_cpu);
-        out["valid"] = copy(table_.valid);
-        const auto columns = sources::process_columns();
-        for (std::size_t i = 0; i < columns.size(); ++i) out[columns[i].name] = copy(table_.columns[i]);
-        return out;
+        return processes_to_dict(table_);
     }
 
     // Of the last read: what became of processes that have no row, and how many rows were proved unchanged.
@@ -118,17 +98,6 @@ public:
     }
 
 private:
-    template <class T>
-    [[nodiscard]] py::array copy(const std::vector<T>& column) const {
-        return copy_as(py::dtype::of<T>(), column);
-    }
-    template <class T>
-    [[nodiscard]] py::array copy_as(const py::dtype& type, const std::vector<T>& column) const {
-        py::array out(type, static_cast<py::ssize_t>(table_.count));
-        if (table_.count != 0) std::memcpy(out.mutable_data(), column.data(), table_.count * sizeof(T));
-        return out;
-    }
-
     sources::ProcessTree tree_;
     sources::ProcessTable table_;
     std::mutex mutex_;

@@ -25,12 +25,15 @@ from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Final, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
 
 from argus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from argus.engine.core import EngineOptions
 
 NUSD_PER_USD: Final = 1_000_000_000
 _INT64_MAX: Final = 2**63 - 1
@@ -157,7 +160,6 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
 
     tick_ms: Annotated[int, _bounded("Time between steps of the engine.", *_INTERVAL_MS, "ms")] = 1000
     history_secs: Annotated[int, _bounded("Window of values kept in memory.", 60, 86_400, "s")] = 3600
-    seed: Annotated[int, _bounded("Seed: the same observations and seed give the same bits.", 0, _INT64_MAX)] = 7
 
 
 class Killswitch(Struct, frozen=True, kw_only=True):
@@ -270,6 +272,41 @@ class Config(Struct, frozen=True, kw_only=True):
     def home(self) -> Path:
         """The state's home: journal.db, history.db, keys/, issues/, quarantine/, cases/."""
         return Path(self.state.home)
+
+    def engine_options(self) -> EngineOptions:
+        """What the core needs of this configuration."""
+        from argus.engine.core import EngineOptions, SourceOption
+
+        leaves = {"detectors": self.detectors, "auditors": self.auditors, "criteria": self.criteria}
+        caps = {
+            "host": self.budgets.host_nusd,
+            "tenant": self.budgets.tenant_nusd,
+            "agent": self.budgets.agent_nusd,
+            "session": self.budgets.session_nusd,
+        }
+        return EngineOptions(
+            proc=self.host.proc,
+            sys=self.host.sys,
+            cgroup=self.host.cgroup or None,
+            sources={
+                name: SourceOption(enabled=s.enabled, interval_ms=s.interval_ms) for name, s in self.sources.items()
+            },
+            processes=SourceOption(enabled=self.processes.enabled, interval_ms=self.processes.interval_ms),
+            detectors={name: leaf.options for name, leaf in self.detectors.items()},
+            auditors={name: leaf.options for name, leaf in self.auditors.items()},
+            criteria={name: leaf.options for name, leaf in self.criteria.items()},
+            disabled=frozenset(
+                name for group in leaves.values() for name, leaf in group.items() if not leaf.enabled
+            ),
+            caps_nusd={kind: nusd for kind, nusd in caps.items() if nusd is not None},
+            caps_strict=self.budgets.strict,
+            prices_nusd_per_mtok={
+                "" if model == "default" else model: (p.input_nusd_per_mtok, p.output_nusd_per_mtok)
+                for model, p in self.prices.items()
+            },
+            false_alarms_per_day=self.alarms.false_alarms_per_day,
+            history_rows=max(1, self.engine.history_secs * 1000 // self.engine.tick_ms),
+        )
 
     @property
     def control(self) -> Path:

@@ -1,0 +1,23 @@
+// Core records as plain Python objects; python/argus/engine turns them into typed ones.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <string_view>
+
+#include "engine/event_plane.hpp"
+#include "engine/host_plane.hpp"
+#include "model/anomaly.hpp"
+#include "sources/processes/processes.hpp"
+
+namespace argus::bindings {
+
+// Untrusted bytes as text: what is not UTF-8 becomes U+FFFD.
+[[nodiscard]] pybind11::str text(std::string_view bytes);
+
+[[nodiscard]] pybind11::dict scope_to_dict(const Scope& scope);
+[[nodiscard]] pybind11::dict anomaly_to_dict(const Anomaly& anomaly);  // keys of argus.schema.Anomaly but `host`
+[[nodiscard]] pybind11::dict processes_to_dict(const sources::ProcessTable& table);
+[[nodiscard]] pybind11::list host_status_to_list(engine::HostPlane& host);
+
+}  // namespace argus::bindings
