@@ -117,8 +117,8 @@ def test_options_come_in_the_descriptor_order(tmp_path):
             "argus.toml:2: engine.tick_ms: expected integer in [10, 60000], found 1000.0; not started",
         ),
         (
-            "[engine]\nseed = -1\n",
-            "argus.toml:2: engine.seed: expected integer in [0, 9223372036854775807], found -1; not started",
+            "[engine]\nhistory_secs = -1\n",
+            "argus.toml:2: engine.history_secs: expected integer in [60, 86400], found -1; not started",
         ),
         (
             "[detectors.residual]\nshare = 1.5\n",
