@@ -253,6 +253,7 @@ void register_engine(py::module_& m) {
              })
         .def("take_decisions", &take_decisions)
         .def("attach_control", &Engine::attach_control)
+        .def("set_enforce", &Engine::set_enforce)
         .def("set_guarded",
              [](Engine& engine, const std::vector<std::pair<std::string, std::string>>& scopes) {
                  std::set<std::pair<ScopeKind, std::string>> set;

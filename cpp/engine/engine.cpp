@@ -183,10 +183,7 @@ void Engine::decide(std::span<const Anomaly> found) {
     }
 }
 
-void Engine::attach_control(const std::string& path, bool enforce) {
-    word_.emplace(path, /*create=*/true);
-    enforce_ = enforce;
-}
+void Engine::attach_control(const std::string& path) { word_.emplace(path, /*create=*/true); }
 
 const SeriesInfo* Engine::series(std::uint32_t slot) const noexcept {
     if (slot >= host_slots_) {

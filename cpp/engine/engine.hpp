@@ -53,8 +53,9 @@ public:
 
     [[nodiscard]] std::vector<Decision> take_decisions() { return std::exchange(decisions_, {}); }
 
-    // enforce = false: decisions are reported, the word is left alone.
-    void attach_control(const std::string& path, bool enforce);
+    // Maps the epoch word. Host-wide decisions flip it while enforce is set, else they are only reported.
+    void attach_control(const std::string& path);
+    void set_enforce(bool enforce) noexcept { enforce_ = enforce; }
 
     [[nodiscard]] StopPolicy& stops() noexcept { return stops_; }
     [[nodiscard]] EventPlane& events() noexcept { return events_; }

@@ -64,8 +64,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     from argus.wire.zmq import CommandClient
 
     loaded = load(config)
-    with CommandClient(loaded.home) as client:
-        reply = client.request({"verb": "status"})
+    reply = CommandClient(loaded.home).request({"verb": "status"})
     if as_json:
         _emit(reply)
     else:
@@ -108,8 +107,7 @@ def incidents(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     from argus.services.status import render_incidents
     from argus.wire.zmq import CommandClient
 
-    with CommandClient(load(config).home) as client:
-        reply = client.request({"verb": "incidents"})
+    reply = CommandClient(load(config).home).request({"verb": "incidents"})
     if as_json:
         _emit(reply["incidents"])
     else:

@@ -198,9 +198,13 @@ class Engine:
             for kind, scope, rest in self._core.take_decisions()
         ]
 
-    def attach_control(self, path: str, *, enforce: bool) -> None:
-        """Let deterministic host-wide stops flip the epoch word at `path` themselves, before Python sees them."""
-        self._core.attach_control(path, enforce)
+    def attach_control(self, path: str) -> None:
+        """Map the epoch word at `path`, so that host-wide stops can flip it before Python sees them."""
+        self._core.attach_control(path)
+
+    def set_enforce(self, enforce: bool) -> None:
+        """Whether host-wide stops flip the attached word themselves; False (at first) = they are only reported."""
+        self._core.set_enforce(enforce)
 
     def set_guarded(self, scopes: Iterable[tuple[ScopeKind, str]]) -> None:
         """Scopes with a live announced guard: a stop goes to the narrowest of them that covers it, else to the host."""

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,18 +20,18 @@ import msgspec
 import zmq
 
 from argus.engine.core import Decision, Engine
-from argus.errors import ArgusError, UsageError
+from argus.errors import ArgusError, RefusedError, UnreachableError, UsageError
 from argus.judge.incident import IncidentBook, key_of
 from argus.killswitch.control import Control, Trip
 from argus.killswitch.issues import IssueFiles
 from argus.record.journal import Journal
-from argus.record.keys import open_keys
+from argus.record.keys import SigningKey, open_keys
 from argus.record.writer import JournalWriter
-from argus.schema import Anomaly, Flag, Incident, IncidentState, Scope, ScopeKind, Severity, StopKind
+from argus.schema import Anomaly, Flag, Incident, IncidentState, Scope, ScopeKind, Severity
 from argus.services.sessions import SessionRequest, Sessions
 from argus.services.status import anomaly_line, busiest, host_line, printable
-from argus.wire.jsonl import Follower, StreamFollower
-from argus.wire.zmq import CommandServer, EventInlet, Publisher
+from argus.wire.jsonl import Follower, Frame, Stream
+from argus.wire.zmq import CommandServer, EventInlet, Publisher, ReplayServer
 
 if TYPE_CHECKING:
     from argus.config import Config
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _HEARTBEAT_S = 1.0
 _FOLLOW_S = 0.1
 _FRAMES_PER_TURN = 64
+_ABSOLUTE = frozenset({"C1"})  # criteria that no hold suppresses
 _ACTOR = "argus"
 
 
@@ -83,7 +84,7 @@ class Collector:
         self._rejected = 0
         self._accepted_shown = 0
         self._book = IncidentBook()
-        self._standing: dict[tuple[StopKind, str, str], Flag] = {}
+        self._standing: dict[str, Flag] = {}  # by path
         self._issues_due: dict[str, _IssueDue] = {}
         self._issues_lock = threading.Lock()
         self._last_trouble = ""
@@ -116,10 +117,8 @@ class Collector:
         config, home = self._config, self._config.home
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = open_keys(home / "keys")
-        self._control = Control(config.control, mode=self._mode, signer=key.sign_json)
-        self._control.open()
+        self._control = stack.enter_context(Control(config.control, mode=self._mode, signer=_signer(key)))
         self._control.acquire()
-        stack.callback(self._control.release)
         journal = stack.enter_context(Journal(home / "journal.db", key))
         self._writer = JournalWriter(journal, on_error=self._trouble)
         stack.callback(self._close_writer)
@@ -127,47 +126,45 @@ class Collector:
         stack.callback(self._disk.shutdown)
         self._issues = IssueFiles(home / "issues")
         self._engine = stack.enter_context(Engine(config))
-        self._engine.attach_control(str(config.control / "epoch"), enforce=self._mode == "enforce")
-
-        self._context = stack.enter_context(zmq.Context())
-        outlet = config.outlets.zmq
-        self._publisher = stack.enter_context(
-            Publisher(
-                outlet.endpoint,
-                replay_endpoint=outlet.replay_endpoint,
-                host=self._engine.host,
-                queue_limit=outlet.queue_limit,
-                context=self._context,
-            )
-        )
-        self._commands = stack.enter_context(CommandServer(home, context=self._context))
-        self._inlets = [
-            stack.enter_context(EventInlet(bind=endpoint, context=self._context))
-            for endpoint in (config.inlets.pull, config.inlets.ipc)
-            if endpoint
-        ]
-        if config.inlets.sub:
-            self._inlets.append(
-                stack.enter_context(EventInlet(connect=tuple(config.inlets.sub), context=self._context))
-            )
-        self._sessions = Sessions(
-            self._engine, lambda name: EventInlet.private(home / "sessions", name, context=self._context)
-        )
-        stack.callback(self._sessions.close)
-        self._followers: list[Follower | StreamFollower] = [Follower(path) for path in self._jsonl]
-        if self._stdin:
-            self._followers.append(StreamFollower.stdin())
-        self._poller = zmq.Poller()
-        for part in (*self._inlets, self._commands, self._publisher):
-            for socket in part.sockets:
-                self._poller.register(socket, zmq.POLLIN)
-
+        self._engine.attach_control(str(config.control / "epoch"))
+        self._open_sockets(stack)
         recovered = self._control.recover()
         self._adopt_flags(recovered=True)
-        self._writer.put("started", {"pid": os.getpid(), "mode": self._mode, "flags": len(recovered)})
-        self._refresh_guards()
+        self._writer.put("started", {"pid": os.getpid(), "mode": self._mode, "bits": recovered.bits})
+        self._look_at_control()
         self._control.heartbeat()
         self._engine.start()
+
+    def _open_sockets(self, stack: ExitStack) -> None:
+        config, home = self._config, self._config.home
+        context = stack.enter_context(zmq.Context())
+        outlet = config.outlets.zmq
+        self._publisher: Publisher | None = None
+        self._replays: ReplayServer | None = None
+        if outlet.endpoint:
+            self._publisher = stack.enter_context(
+                Publisher(
+                    outlet.endpoint, host=self._engine.host, queue_limit=outlet.queue_limit, context=context
+                )
+            )
+            if outlet.replay_endpoint:
+                self._replays = stack.enter_context(ReplayServer(self._publisher, outlet.replay_endpoint))
+        self._commands = stack.enter_context(CommandServer(home, context=context))
+        pull = tuple(endpoint for endpoint in (config.inlets.pull, config.inlets.ipc) if endpoint)
+        self._inlet = stack.enter_context(EventInlet(pull, tuple(config.inlets.sub), context=context))
+        self._sessions = Sessions(self._engine, self._inlet, home / "sessions")
+        stack.callback(self._sessions.close)
+        self._followers: list[Follower | Stream] = [stack.enter_context(Follower(path)) for path in self._jsonl]
+        if self._stdin:
+            self._followers.append(Stream(0))
+        self._renew_poller()
+
+    def _renew_poller(self) -> None:
+        self._poller = zmq.Poller()
+        self._inlet.register(self._poller)
+        self._poller.register(self._commands.socket, zmq.POLLIN)
+        if self._replays is not None:
+            self._poller.register(self._replays.socket, zmq.POLLIN)
 
     def _close_writer(self) -> None:
         self._writer.put("stopped", {"pid": os.getpid()})
@@ -232,25 +229,19 @@ class Collector:
     def _turn(self, wait_s: float) -> None:
         """Wait for sockets, at most `wait_s`, and handle what they have."""
         try:
-            ready = {socket for socket, _ in self._poller.poll(wait_s * 1000)}
+            ready = self._poller.poll(wait_s * 1000)
         except InterruptedError:
             return
         if not ready:
             return
-        for session in self._sessions:
-            if not ready.isdisjoint(session.inlet.sockets):
-                self._drain(session.inlet, session.credential)
-        for inlet in self._inlets:
-            if not ready.isdisjoint(inlet.sockets):
-                self._drain(inlet, 0)
-        if not ready.isdisjoint(self._commands.sockets):
-            self._commands.serve(self._command)
-        if not ready.isdisjoint(self._publisher.sockets):
-            self._publisher.serve()
+        self._drain()
+        self._commands.poll(self._command)
+        if self._replays is not None:
+            self._replays.poll()
 
-    def _drain(self, inlet: EventInlet, credential: int) -> None:
-        for frame in inlet.drain(_FRAMES_PER_TURN):
-            self._ingest(frame, credential, require_seq=True)
+    def _drain(self) -> None:
+        for frame in self._inlet.drain(_FRAMES_PER_TURN):
+            self._ingest(frame.data, self._sessions.credential(frame.credential), require_seq=True)
 
     def _ingest(self, frame: bytes, credential: int, *, require_seq: bool) -> None:
         report = self._engine.ingest(frame, credential=credential, require_seq=require_seq)
@@ -261,12 +252,23 @@ class Collector:
 
     def _follow(self) -> None:
         for follower in self._followers:
-            for frame in follower.frames():
-                self._rejected += sum(frame.errors.values())
-                self._ingest(frame.data, 0, require_seq=False)
+            try:
+                frames = follower.poll()
+            except UnreachableError as error:
+                self._trouble(error)
+                continue
+            for frame in frames:
+                self._take_lines(frame)
+
+    def _take_lines(self, frame: Frame) -> None:
+        self._rejected += sum(frame.errors.values())
+        for bad in frame.bad:
+            self._trouble(UsageError(f"events: line {bad.line}: {bad.reason}: {bad.sample}; the line is skipped"))
+        if frame.count:
+            self._ingest(frame.data, 0, require_seq=False)
 
     def _tick(self) -> None:
-        self._refresh_guards()
+        self._look_at_control()
         self._adopt_flags()
         found = self._engine.step()
         if found:
@@ -277,12 +279,17 @@ class Collector:
 
     def _beat(self) -> None:
         self._control.heartbeat()
-        self._publisher.heartbeat()
+        if self._publisher is not None:
+            self._publisher.heartbeat()
 
-    def _refresh_guards(self) -> None:
-        self._engine.set_guarded(
-            {(scope.kind, scope.id) for guard in self._control.guards() for scope in guard.scopes}
-        )
+    def _look_at_control(self) -> None:
+        """Who is guarded, and whether the core may flip the word itself (a hold on the host forbids it)."""
+        self._engine.set_guarded(_guarded(text for guard in self._control.guards() for text in guard.scopes))
+        self._engine.set_enforce(self._mode == "enforce" and not self._control.holds())
+
+    def _publish(self, record: Anomaly | Incident | Flag) -> None:
+        if self._publisher is not None:
+            self._publisher.publish(record)
 
     # --- judgement and stops -----------------------------------------------------------------------------------------
 
@@ -298,15 +305,15 @@ class Collector:
             acted = self._stop(decision, by_id[decision.anomaly], of_anomaly[decision.anomaly])
             touched[acted.key] = acted
         for anomaly in found:
-            self._publisher.publish("anomaly", anomaly)
+            self._publish(anomaly)
             self._writer.put("anomaly", msgspec.structs.asdict(anomaly), decision=False)
             self._say(anomaly_line(anomaly))
         for incident in touched.values():
-            self._publisher.publish("incident", incident)
+            self._publish(incident)
             self._file_issue(incident)
 
     def _stop(self, decision: Decision, anomaly: Anomaly, incident: Incident) -> Incident:
-        """Set the flag of a decision; disk work and journal follow on the writer thread."""
+        """Set the flag of a decision; disk work and journal follow on other threads."""
         decided_ns = time.time_ns()
         session = self._sessions.get(decision.scope.session)
         trip = self._control.trip(
@@ -316,16 +323,15 @@ class Collector:
             reason_code=decision.criterion,
             actor=_ACTOR,
             automatic=True,
-            shadow=session is not None and session.request.observe,
+            observe=session is not None and session.request.observe,
             detectors=[_detector(anomaly)],
             evidence=anomaly.evidence,
             incident=incident.id,
+            absolute=decision.criterion in _ABSOLUTE,
         )
         linked_ns = time.time_ns()
         action = f"{decision.kind} {_what_happened(trip)} on {decision.scope} ({decision.criterion})"
-        acted = self._book.acted(
-            incident.key, action, state=IncidentState.STOPPED if trip.real and not trip.held else None
-        )
+        acted = self._book.acted(incident.key, action, state=IncidentState.STOPPED if trip.stops else None)
         record = {
             "id": decision.anomaly,
             "kind": decision.kind.value,
@@ -338,24 +344,15 @@ class Collector:
             "linked_ns": linked_ns,
             "outcome": _what_happened(trip),
             "epoch": trip.epoch,
-            "path": str(trip.path),
+            "path": trip.path,
+            "error": trip.error,
         }
         self._writer.put("stop", record, urgent=True)
         self._on_disk(lambda: self._make_durable(trip, decision.anomaly))
-        if trip.real and not trip.existed and not trip.held:
-            self._announce(
-                Flag(
-                    ts=linked_ns,
-                    host=self._engine.host,
-                    kind=decision.kind,
-                    scope=decision.scope,
-                    set=True,
-                    reason=decision.reason,
-                    actor=_ACTOR,
-                    epoch=trip.epoch,
-                    path=str(trip.path),
-                )
-            )
+        if trip.error:
+            self._trouble(RefusedError(f"{trip.path or self._config.control}: {trip.error}"))
+        if trip.stops and not trip.existed:
+            self._announce(trip.flag())
         self._say(f"  → {printable(action, 200)}: {trip.path}")
         return acted or incident
 
@@ -364,32 +361,50 @@ class Collector:
         self._writer.put("stop_durable", {"stop": stop, "durable_ns": time.time_ns()}, urgent=True)
 
     def _announce(self, flag: Flag) -> None:
-        key = (flag.kind, flag.scope.kind.value, flag.scope.id)
         if flag.set:
-            self._standing[key] = flag
+            self._standing[flag.path] = flag
         else:
-            self._standing.pop(key, None)
-        self._publisher.publish("flag", flag)
+            self._standing.pop(flag.path, None)
+        self._publish(flag)
 
     def _adopt_flags(self, *, recovered: bool = False) -> None:
-        """See what people and guards did to the flags since the last look: journal and publish it."""
-        present = {(f.kind, f.scope.kind.value, f.scope.id): f for f in self._control.flags()}
-        for key, flag in present.items():
-            if key not in self._standing:
-                self._announce(msgspec.structs.replace(flag, host=self._engine.host))
+        """See what people did to the flags since the last look: journal and publish it."""
+        present = {flag.path: flag for flag in self._control.flags()}
+        for path, flag in present.items():
+            if path not in self._standing:
+                self._announce(flag)
                 self._writer.put(
                     "flag_recovered" if recovered else "flag_set", msgspec.structs.asdict(flag), actor=flag.actor
                 )
                 if not recovered:
-                    self._say(f"flag set by {printable(flag.actor, 60)}: {flag.path}: {printable(flag.reason, 200)}")
-        for key, flag in list(self._standing.items()):
-            if key not in present:
-                actor, reason = self._control.cleared_by(flag)
-                gone = msgspec.structs.replace(flag, ts=time.time_ns(), set=False, actor=actor, reason=reason)
-                self._announce(gone)
-                self._engine.release_stop(flag.kind, flag.scope)
-                self._writer.put("flag_cleared", msgspec.structs.asdict(gone), actor=actor)
-                self._say(f"flag cleared by {printable(actor, 60)}: {flag.path}: {printable(reason, 200)}")
+                    self._say(f"flag set by {printable(flag.actor, 60)}: {path}: {printable(flag.reason, 200)}")
+        for path, flag in list(self._standing.items()):
+            if path not in present:
+                self._see_cleared(flag)
+
+    def _see_cleared(self, flag: Flag) -> None:
+        """A flag went: by a reset, which left its record, or by somebody who deleted it, and then it is set again."""
+        stem = Path(flag.path).parent.name if flag.scope.kind is not ScopeKind.HOST else "host"
+        reset = next((r for r in reversed(self._control.resets()) if r.kind == flag.kind and r.key == stem), None)
+        if reset is None or reset.ts < flag.ts:
+            again = self._control.trip(
+                flag.kind,
+                flag.scope,
+                reason=f"the flag was deleted without a reset and is set again; it said: {flag.reason}",
+                reason_code="tampering",
+                actor=_ACTOR,
+                automatic=False,
+            )
+            self._on_disk(again.make_durable)
+            self._writer.put("flag_deleted", msgspec.structs.asdict(flag), urgent=True)
+            self._announce(again.flag())
+            self._say(f"CRITICAL flag deleted without a reset, set again: {flag.path}")
+            return
+        gone = msgspec.structs.replace(flag, ts=reset.ts, set=False, actor=reset.actor, reason=reset.reason)
+        self._announce(gone)
+        self._engine.release_stop(flag.kind, flag.scope)
+        self._writer.put("flag_cleared", msgspec.structs.asdict(gone), actor=reset.actor)
+        self._say(f"flag cleared by {printable(reset.actor, 60)}: {flag.path}: {printable(reset.reason, 200)}")
 
     def _file_issue(self, incident: Incident, *, verified: bool | None = None, stopped: tuple[str, ...] = ()) -> None:
         """Have the issue written; incidents that grow faster than the disk writes are written once, as they then stand."""
@@ -429,17 +444,16 @@ class Collector:
 
     def _register(self, request: SessionRequest) -> dict[str, Any]:
         session = self._sessions.register(request)
-        for socket in session.inlet.sockets:
-            self._poller.register(socket, zmq.POLLIN)
+        self._renew_poller()
         self._writer.put("session_registered", msgspec.structs.asdict(request))
-        return {"endpoint": session.inlet.endpoint, "control": str(self._config.control.absolute())}
+        return {"endpoint": session.endpoint, "control": str(self._config.control.absolute())}
 
     def _finished(self, name: str, result: dict[str, Any]) -> dict[str, Any]:
         """A supervisor says how its run ended: journal it, let the issue say what was verified, answer once durable."""
         session = self._sessions.get(name)
         if session is None:
             raise UsageError(f"finished: expected a registered session, found {name!r}")
-        self._drain(session.inlet, session.credential)
+        self._drain()
         issue = ""
         if result.get("stopped_by"):
             scope = Scope(ScopeKind.SESSION, name, session=name)
@@ -455,11 +469,8 @@ class Collector:
         return {"issue": issue}
 
     def _release(self, name: str) -> None:
-        session = self._sessions.get(name)
-        if session is not None:
-            for socket in session.inlet.sockets:
-                self._poller.unregister(socket)
-            self._sessions.release(name)
+        self._sessions.release(name)
+        self._renew_poller()
 
     # --- status ------------------------------------------------------------------------------------------------------
 
@@ -495,7 +506,7 @@ class Collector:
             "accepted": self._accepted,
             "rejected_total": self._rejected,
             "shed": self._writer.statistics().shed_samples + self._writer.statistics().shed_decisions,
-            "dropped": self._publisher.dropped,
+            "dropped": self._publisher.dropped if self._publisher is not None else 0,
             "flags": [f"{f.kind} {f.scope}" for f in self._standing.values()],
             "incidents": len(self._book),
             "sessions": [s.request.session for s in self._sessions],
@@ -524,6 +535,17 @@ def _detector(anomaly: Anomaly) -> dict[str, Any]:
 def _what_happened(trip: Trip) -> str:
     if trip.held:
         return "held"
-    if not trip.real:
+    if trip.shadow:
         return "shadowed"
     return "stood already" if trip.existed else "set"
+
+
+def _signer(key: SigningKey) -> Callable[[bytes], dict[str, str]]:
+    """Signs flags with the journal's key."""
+    return lambda data: {"alg": "ed25519", "key_id": key.key_id, "value": key.sign(data).hex()}
+
+
+def _guarded(scopes: Iterable[str]) -> set[tuple[ScopeKind, str]]:
+    """Announced scopes as pairs; what is not `kind:id` of a known kind guards nothing."""
+    pairs = (text.partition(":") for text in scopes)
+    return {(ScopeKind(kind), name) for kind, _, name in pairs if kind in ScopeKind and name}

@@ -104,8 +104,7 @@ def start_collector(home: Path, config_path: Path | None, *, log: Path | None = 
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with CommandClient(home, timeout_s=0.25) as client:
-                client.request({"verb": "ping"})
+            CommandClient(home, timeout_s=0.25).request({"verb": "ping"})
             return process
         except UnreachableError:
             time.sleep(0.02)
@@ -120,18 +119,15 @@ def start_collector(home: Path, config_path: Path | None, *, log: Path | None = 
 
 def register(home: Path, request: SessionRequest, *, timeout_s: float) -> dict[str, Any]:
     """Ask the collector for a session: its reply names the private endpoint and the control directory."""
-    with CommandClient(home, timeout_s=timeout_s) as client:
-        reply = client.request({"verb": "register", **msgspec.to_builtins(request)})
-    return dict(reply)
+    return CommandClient(home, timeout_s=timeout_s).request({"verb": "register", **msgspec.to_builtins(request)})
 
 
 def report(home: Path, session: str, result: supervise.RunResult) -> dict[str, Any]:
     """Tell the collector how the run ended, so that journal and issue say what was verified; returns its answer."""
     try:
-        with CommandClient(home, timeout_s=_REPORT_TIMEOUT_S) as client:
-            return dict(
-                client.request({"verb": "finished", "session": session, "result": msgspec.to_builtins(result)})
-            )
+        return CommandClient(home, timeout_s=_REPORT_TIMEOUT_S).request(
+            {"verb": "finished", "session": session, "result": msgspec.to_builtins(result)}
+        )
     except ArgusError as error:
         print(f"argus run: the end of session {session} could not be reported: {error}", file=sys.stderr)
         return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class Session(msgspec.Struct, kw_only=True):
 
     request: SessionRequest
     credential: int
-    inlet: EventInlet
+    endpoint: str
 
 
 class Sessions:
@@ -58,19 +58,26 @@ class Sessions:
     Parameters
     ----------
     engine : binds credentials and caps
-    open_inlet : makes the private socket of a session
+    inlet : opens the private socket of a session
+    directory : where those sockets go
     """
 
-    def __init__(self, engine: Engine, open_inlet: Callable[[str], EventInlet]) -> None:
+    def __init__(self, engine: Engine, inlet: EventInlet, directory: Path) -> None:
         self._engine = engine
-        self._open_inlet = open_inlet
+        self._inlet = inlet
+        self._directory = directory
         self._open: dict[str, Session] = {}
+        self._credentials: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._open.values()))
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def credential(self, endpoint: str) -> int:
+        """The engine's credential of a private endpoint; 0 for the shared sockets."""
+        return self._credentials.get(endpoint, 0)
 
     def get(self, session: str) -> Session | None:
         """The open session of that id."""
@@ -87,21 +94,23 @@ class Sessions:
             raise UsageError(f"session: expected 1 to 128 bytes, found {len(request.session.encode())}")
         if request.session in self._open:
             raise UsageError(f"session: {request.session!r} is registered already; choose another id with --session")
-        inlet = self._open_inlet(request.session)
+        endpoint = self._inlet.open_session(request.session, self._directory)
         credential = self._engine.bind_session(request.session, tenant=request.tenant)
         if request.cap_nusd:
             self._engine.set_cap(
                 ScopeKind.SESSION, request.session, request.cap_nusd, tenant=request.tenant, strict=False
             )
-        session = Session(request=request, credential=credential, inlet=inlet)
+        session = Session(request=request, credential=credential, endpoint=endpoint)
         self._open[request.session] = session
+        self._credentials[endpoint] = credential
         return session
 
     def release(self, session: str) -> None:
         """Close the socket and forget the credential; unknown sessions are ignored."""
         known = self._open.pop(session, None)
         if known is not None:
-            known.inlet.close()
+            self._inlet.close_session(known.endpoint)
+            del self._credentials[known.endpoint]
             self._engine.release_session(known.credential)
 
     def orphaned(self) -> list[Session]:

@@ -52,8 +52,7 @@ def wait_ready(folder: Path, process: subprocess.Popen[str]) -> None:
         if process.poll() is not None:
             break
         try:
-            with CommandClient(folder / "argus-data", timeout_s=0.2) as client:
-                client.request({"verb": "ping"})
+            CommandClient(folder / "argus-data", timeout_s=0.2).request({"verb": "ping"})
             return
         except Exception:
             time.sleep(0.05)
