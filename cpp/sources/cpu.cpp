@@ -97,6 +97,8 @@ Result<bool> parse_stat(std::string_view text, CpuStat& out) {
     while (scanner.line(line)) {
         if (!parse_stat_line(line, out)) ++out.malformed;
     }
+    out.cut = !scanner.done();
+    if (out.cut) ++out.malformed;
     if (out.cpus.empty()) return Error{Errc::malformed, 0, "proc/stat: expected a 'cpu' line, found none"};
     return true;
 }
@@ -107,7 +109,7 @@ Result<LoadAverage> parse_loadavg(std::string_view text) {
     const bool loads = scanner.decimal(out.load_1m) && scanner.decimal(out.load_5m) && scanner.decimal(out.load_15m);
     const std::string_view tasks = scanner.word();
     const std::size_t slash = tasks.find('/');
-    if (!loads || slash == std::string_view::npos) {
+    if (!loads || slash == std::string_view::npos || !text.ends_with('\n')) {
         return Error{Errc::malformed, 0, "proc/loadavg: expected three loads and 'runnable/threads'"};
     }
     Scanner runnable(tasks.substr(0, slash));
@@ -121,7 +123,7 @@ Result<LoadAverage> parse_loadavg(std::string_view text) {
 Result<double> parse_uptime(std::string_view text) {
     double seconds = 0;
     Scanner scanner(text);
-    if (!scanner.decimal(seconds)) return Error{Errc::malformed, 0, "proc/uptime: expected seconds as '12.34'"};
+    if (!text.ends_with('\n') || !scanner.decimal(seconds)) return Error{Errc::malformed, 0, "proc/uptime: expected seconds as '12.34'"};
     return seconds;
 }
 
@@ -134,7 +136,7 @@ public:
           loadavg_(io, roots.proc + "/loadavg", "proc/loadavg"),
           uptime_(io, roots.proc + "/uptime", "proc/uptime") {
         const long hertz = sysconf(_SC_CLK_TCK);
-        seconds_per_tick_ = 1.0 / static_cast<double>(hertz > 0 ? hertz : 100);
+        ticks_per_second_ = static_cast<double>(hertz > 0 ? hertz : 100);
     }
 
     [[nodiscard]] Result<bool> open() { return stat_.open(); }
@@ -175,12 +177,12 @@ private:
             series.present = true;
             if (line.cpu >= 0) ++online;
             for (std::uint32_t mode = 0; mode < line.modes; ++mode) {
-                const double seconds = static_cast<double>(line.ticks[mode]) * seconds_per_tick_;
+                const double seconds = static_cast<double>(line.ticks[mode]) / ticks_per_second_;
                 series.modes[mode].emit(emit, report, seconds, [&] { return describe(line.cpu, mode); });
             }
         }
         for (CpuSeries& series : series_) {
-            if (series.present) continue;
+            if (series.present || parsed_.cut) continue;
             for (SeriesSlot& slot : series.modes) slot.close(emit);
         }
         count_.emit(emit, report, online,
@@ -242,7 +244,7 @@ private:
     KernelFile stat_;
     KernelFile loadavg_;
     KernelFile uptime_;
-    double seconds_per_tick_ = 0.01;
+    double ticks_per_second_ = 100;
     CpuStat parsed_;
     std::vector<CpuSeries> series_;
     SeriesSlot count_;

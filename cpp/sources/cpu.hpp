@@ -29,6 +29,7 @@ struct CpuStat {
     std::array<std::uint64_t, kSoftirqs> softirqs{};
     std::uint32_t softirq_count = 0;
     std::uint32_t malformed = 0;  // lines skipped
+    bool cut = false;             // the last line has no end: what followed it is unknown
 };
 
 struct LoadAverage {

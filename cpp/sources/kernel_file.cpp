@@ -68,6 +68,7 @@ int KernelFile::fill(std::size_t& size) {
         if (got == 0) return 0;
         if (got > 0) {
             size += static_cast<std::size_t>(got);
+            interruptions = 0;
         } else if (got != -EINTR || ++interruptions > kInterruptions) {
             return static_cast<int>(got);
         }

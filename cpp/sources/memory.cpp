@@ -179,6 +179,7 @@ void parse_keyed(std::string_view text, const KeyTable& keys, KeyedValues& out) 
         out.values[index] = value;
         out.seen[index] = true;
     }
+    if (!scanner.done()) ++out.malformed;
 }
 
 const KeyTable& meminfo_keys() {

@@ -102,11 +102,17 @@ public:
             ++position;
             emit_link(*link, *counters, emit, report);
         }
+        if (!scanner.done()) return cut(report);  // whom the cut took away is unknown: nothing is closed
         close_vanished(emit);
         return report;
     }
 
 private:
+    static PollReport cut(PollReport report) noexcept {
+        ++report.malformed;
+        return report;
+    }
+
     static constexpr std::size_t kMaxLinks = 4096;
 
     // Interfaces keep their order, so the one at `position` is nearly always the one; nullptr = seen in this poll

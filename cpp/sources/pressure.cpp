@@ -53,6 +53,7 @@ Pressure parse_pressure(std::string_view text) {
         parsed.present = true;
         out.lines[static_cast<std::size_t>(index)] = parsed;
     }
+    if (!scanner.done()) ++out.malformed;
     return out;
 }
 

@@ -18,13 +18,13 @@ public:
         return {at_, static_cast<std::size_t>(end_ - at_)};
     }
 
-    // The next line without its newline; false at the end of the text.
+    // The next line without its newline; false at the end of the text, or of its complete lines: the kernel ends every
+    // line, so one without its newline was cut, perhaps inside a number, and is left in rest().
     [[nodiscard]] bool line(std::string_view& out) noexcept {
-        if (at_ == end_) return false;
-        const std::size_t stop = rest().find('\n');
-        const std::size_t size = stop == std::string_view::npos ? rest().size() : stop;
+        const std::size_t size = rest().find('\n');
+        if (size == std::string_view::npos) return false;
         out = {at_, size};
-        at_ += size + (stop == std::string_view::npos ? 0 : 1);
+        at_ += size + 1;
         return true;
     }
 

@@ -132,6 +132,7 @@ int ProcessTree::read_file(int directory, const char* name, Parse&& parse) {
         if (got < 0) status = static_cast<int>(got);
         if (got <= 0) break;
         size += static_cast<std::size_t>(got);
+        interruptions = 0;
         if (parse(std::string_view(buffer_.data(), size))) {
             status = 0;
             break;

@@ -1,0 +1,104 @@
+#include <doctest/doctest.h>
+
+#include "sources/memory.hpp"
+#include "support.hpp"
+
+namespace argus::test {
+namespace {
+
+sources::PollReport poll_memory(const Tree& tree, Memory& memory) {
+    auto source = sources::memory_source.open(tree.roots(), system_io());
+    REQUIRE(source.ok());
+    const auto report = (*source)->poll(0, memory);
+    REQUIRE(report.ok());
+    return report.value();
+}
+
+}  // namespace
+
+TEST_CASE("memory: the states add up to the limit") {
+    Tree tree("6.18");
+    Memory memory;
+    poll_memory(tree, memory);
+    CHECK(memory.at("system.memory.limit") == 24684096.0 * 1024);
+    double sum = 0;
+    for (const char* state : {"used", "free", "cached", "buffers"}) {
+        sum += memory.at(std::string("system.memory.usage{system.memory.state=") + state + "}");
+    }
+    CHECK(sum == memory.at("system.memory.limit"));
+    CHECK(memory.at("system.memory.utilization") == doctest::Approx(1.0 - 24268544.0 / 24684096.0).epsilon(1e-12));
+}
+
+TEST_CASE("memory: without swap there is usage of zero and no utilization") {
+    Tree tree("6.18");
+    Memory memory;
+    poll_memory(tree, memory);
+    CHECK(memory.at("system.paging.usage{system.paging.state=used}") == 0);
+    CHECK(!memory.has("system.paging.utilization"));
+    tree.replace("proc/meminfo", "SwapTotal:             0 kB", "SwapTotal:          1000 kB");
+    tree.replace("proc/meminfo", "SwapFree:              0 kB", "SwapFree:            250 kB");
+    Memory swapping;
+    poll_memory(tree, swapping);
+    CHECK(swapping.at("system.paging.utilization") == 0.75);
+}
+
+TEST_CASE("memory: a missing key yields no series, and none derived from it") {
+    Tree tree("6.18");
+    tree.replace("proc/meminfo", "SReclaimable:", "Renamed:");
+    tree.replace("proc/meminfo", "MemAvailable:", "Other:");
+    Memory memory;
+    const auto report = poll_memory(tree, memory);
+    CHECK(report.malformed == 0);
+    CHECK(!memory.has("system.memory.usage{system.memory.state=used}"));
+    CHECK(!memory.has("system.memory.utilization"));
+    CHECK(memory.has("system.memory.usage{system.memory.state=free}"));
+}
+
+TEST_CASE("memory: minor faults are all faults less the major ones; KiB become bytes") {
+    Tree tree("6.18");
+    tree.write("proc/vmstat", "pgmajfault 30\npgpgin 7\npgfault 100\n");
+    Memory memory;
+    poll_memory(tree, memory);
+    CHECK(memory.at("system.paging.faults{system.paging.type=minor}") == 70);
+    CHECK(memory.at("system.paging.faults{system.paging.type=major}") == 30);
+    CHECK(memory.at("system.paging.io{system.paging.direction=in}") == 7168);
+}
+
+TEST_CASE("memory: hostile lines are skipped and counted") {
+    Tree tree("hostile");
+    Memory memory;
+    const auto report = poll_memory(tree, memory);
+    // meminfo: MemFree -1, Cached 20 digits, Dirty past 64 bits in bytes, AnonPages in MB, second MemTotal, empty Shmem;
+    // vmstat: pgpgin with a word too many, pswpin -4, pgfree 20 digits.
+    CHECK(report.malformed == 9);
+    CHECK(memory.at("system.memory.limit") == 1000.0 * 1024);
+    CHECK(memory.at("system.memory.usage{system.memory.state=buffers}") == 10);  // without kB: as it stands
+    CHECK(memory.at("system.memory.linux.hugepages.limit") == 4);
+    CHECK(memory.at("system.memory.oom_kills") == 2);
+    CHECK(!memory.has("system.paging.faults{system.paging.type=minor}"));  // more major faults than faults
+    CHECK(memory.names.size() == 5);
+}
+
+TEST_CASE("memory: meminfo without MemTotal is malformed") {
+    Tree tree("6.18");
+    tree.write("proc/meminfo", "MemFree: 5 kB\n");
+    Memory memory;
+    auto source = sources::memory_source.open(tree.roots(), system_io());
+    REQUIRE(source.ok());
+    const auto report = (*source)->poll(0, memory);
+    REQUIRE(!report.ok());
+    CHECK(report.error().code == Errc::malformed);
+    CHECK(memory.names.empty());
+}
+
+TEST_CASE("memory: every key is found by its hash, and no other") {
+    for (const auto* table : {&sources::meminfo_keys(), &sources::vmstat_keys()}) {
+        CHECK(table->find("") == -1);
+        CHECK(table->find("NoSuchKey") == -1);
+        CHECK(table->size() >= 30);
+    }
+    CHECK(sources::meminfo_keys().find("MemTotal") == 0);
+    CHECK(sources::vmstat_keys().find("pgmajfault") == 1);
+}
+
+}  // namespace argus::test
