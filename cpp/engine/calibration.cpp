@@ -10,12 +10,12 @@ namespace argus::engine {
 namespace {
 
 constexpr std::uint16_t kUnit = 8;  // counts of one value
-constexpr std::uint32_t kFull = 65535 - 2 * kUnit;
+constexpr std::int32_t kFull = 65535 - 2 * kUnit;
 constexpr int kMantissaBits = 21;  // float bits below the key: four buckets an octave
 constexpr int kBucketCount = static_cast<int>(Calibration::kBuckets);
 constexpr int kStartBelow = 24;  // buckets below the first positive value
 constexpr int kStep = 8;         // buckets by which the floor moves: two octaves
-constexpr std::uint32_t kMaintainEvery = 64;
+constexpr std::int32_t kMaintainEvery = 64;
 constexpr std::uint32_t kUnderMost = 48;  // of the last 64 values below the floor: the floor is too high
 constexpr std::uint32_t kTopShare = 32;   // more than 1/32 of the past in the top bucket: the floor is too low
 constexpr float kSteepest = 8.0F;
@@ -24,10 +24,10 @@ constexpr float kNone = std::numeric_limits<float>::quiet_NaN();
 constexpr int kLargestKey = 0x7F000000 >> kMantissaBits;
 constexpr std::size_t kBlock = 256;
 
-// kAbove[kBuckets - 1 - k + j] = all ones where bucket j lies above bucket k.
-constexpr auto kAbove = [] {
+// kPrefix[kBuckets - 1 - k + j] = one value's counts where bucket j is at most k.
+constexpr auto kPrefix = [] {
     std::array<std::uint16_t, 2 * Calibration::kBuckets> window{};
-    for (std::size_t i = Calibration::kBuckets; i < window.size(); ++i) window[i] = 0xFFFF;
+    for (std::size_t i = 0; i < Calibration::kBuckets; ++i) window[i] = kUnit;
     return window;
 }();
 
@@ -42,19 +42,50 @@ ARGUS_INLINE int bucket_of(float statistic, int base) noexcept {
     return k < 0 ? 0 : k >= kBucketCount ? kBucketCount - 1 : k;
 }
 
-// The counts in the own bucket and above it.
-ARGUS_INLINE void rank_body(const float* statistic, const std::uint16_t* counts, const std::uint16_t* base,
-                            std::size_t count, std::int32_t* own, std::int32_t* above) {
+ARGUS_INLINE void buckets_body(const float* statistic, const std::uint16_t* base, std::size_t count,
+                               std::int32_t* bucket) {
+    ARGUS_IVDEP
+    for (std::size_t i = 0; i < count; ++i) bucket[i] = bucket_of(statistic[i], base[i]);
+}
+
+// Each slot's floor, past, age and values under the floor; `due` where the slot needs maintenance.
+ARGUS_INLINE void admit_body(const float* statistic, const std::uint8_t* learn, std::size_t count, std::uint16_t* base,
+                             std::uint16_t* total, std::uint32_t* seen, std::uint8_t* under, std::int32_t* bucket,
+                             std::uint16_t* admitted, std::uint8_t* due) {
+    ARGUS_IVDEP
     for (std::size_t i = 0; i < count; ++i) {
-        const std::uint16_t* bucket = counts + i * Calibration::kBuckets;
-        const int k = bucket_of(statistic[i], base[i]);
-        const std::uint16_t* window = kAbove.data() + (kBucketCount - 1 - k);
-        std::uint16_t sum = 0;
+        const float y = statistic[i];
+        const std::int32_t key = __builtin_bit_cast(std::int32_t, y) >> kMantissaBits;
+        const bool in = (learn[i] != 0) & (y == y);
+        const std::int32_t before = base[i];
+        const std::int32_t start = key > kStartBelow ? key - kStartBelow : 1;
+        const std::int32_t floor = (in & (before == 0) & (key > 0)) ? start : before;
+        const std::int32_t k = key - floor;
+        const std::int32_t past = static_cast<std::int32_t>(total[i]) + (in ? kUnit : 0);
+        const std::int32_t age = static_cast<std::int32_t>(seen[i]);
+        const std::int32_t now = age + ((in & (age < 0x7FFFFFFF)) ? 1 : 0);
+        const bool below = in & (key > 0) & (key < floor);
+        const bool needs = in & ((past >= kFull) | ((now & (kMaintainEvery - 1)) == 0));
+        bucket[i] = k < 0 ? 0 : k >= kBucketCount ? kBucketCount - 1 : k;
+        base[i] = static_cast<std::uint16_t>(floor);
+        total[i] = static_cast<std::uint16_t>(past);
+        seen[i] = static_cast<std::uint32_t>(now);
+        under[i] = static_cast<std::uint8_t>(under[i] + (below ? 1 : 0));
+        admitted[i] = static_cast<std::uint16_t>(in ? 0xFFFF : 0);
+        due[i] = needs ? 1 : 0;
+    }
+}
+
+ARGUS_INLINE void insert_body(const std::int32_t* bucket, const std::uint16_t* admitted, std::size_t count,
+                              std::uint16_t* counts) {
+    for (std::size_t i = 0; i < count; ++i) {
+        std::uint16_t* at_least = counts + i * Calibration::kBuckets;
+        const std::uint16_t* prefix = kPrefix.data() + (kBucketCount - 1 - bucket[i]);
+        const std::uint16_t in = admitted[i];
+        ARGUS_IVDEP
         for (int j = 0; j < kBucketCount; ++j) {
-            sum = static_cast<std::uint16_t>(sum + (bucket[j] & window[j]));
+            at_least[j] = static_cast<std::uint16_t>(at_least[j] + (prefix[j] & in));
         }
-        own[i] = bucket[k];
-        above[i] = sum;
     }
 }
 
@@ -90,10 +121,19 @@ ARGUS_INLINE void combine_body(const float* bits, std::size_t channels, std::siz
     }
 }
 
-ARGUS_KERNEL(rank_kernel, rank_body,
-             (const float* statistic, const std::uint16_t* counts, const std::uint16_t* base, std::size_t count,
-              std::int32_t* own, std::int32_t* above),
-             (statistic, counts, base, count, own, above))
+ARGUS_KERNEL(buckets_kernel, buckets_body,
+             (const float* statistic, const std::uint16_t* base, std::size_t count, std::int32_t* bucket),
+             (statistic, base, count, bucket))
+
+ARGUS_KERNEL(admit_kernel, admit_body,
+             (const float* statistic, const std::uint8_t* learn, std::size_t count, std::uint16_t* base,
+              std::uint16_t* total, std::uint32_t* seen, std::uint8_t* under, std::int32_t* bucket,
+              std::uint16_t* admitted, std::uint8_t* due),
+             (statistic, learn, count, base, total, seen, under, bucket, admitted, due))
+
+ARGUS_KERNEL(insert_kernel, insert_body,
+             (const std::int32_t* bucket, const std::uint16_t* admitted, std::size_t count, std::uint16_t* counts),
+             (bucket, admitted, count, counts))
 
 ARGUS_KERNEL(bits_kernel, bits_body,
              (const float* statistic, const std::uint16_t* base, const std::uint16_t* total, const std::uint32_t* seen,
@@ -110,12 +150,19 @@ Calibration::Calibration(std::uint32_t slots)
     : counts_(slots), base_(slots, 0), total_(slots, 0), seen_(slots, 0), under_(slots, 0), reach_(slots, kNone) {}
 
 void Calibration::score(std::span<const float> statistic, std::span<float> bits) const noexcept {
+    std::array<std::int32_t, kBlock> bucket;
     std::array<std::int32_t, kBlock> own;
     std::array<std::int32_t, kBlock> above;
     for (std::size_t first = 0; first < statistic.size(); first += kBlock) {
         const std::size_t count = std::min(kBlock, statistic.size() - first);
         const float* y = statistic.data() + first;
-        rank_kernel(y, counts_[first].bucket.data(), base_.data() + first, count, own.data(), above.data());
+        buckets_kernel(y, base_.data() + first, count, bucket.data());
+        for (std::size_t i = 0; i < count; ++i) {
+            const std::uint16_t* at_least = counts_[first + i].at_least.data();
+            const int k = bucket[i];
+            above[i] = k + 1 < kBucketCount ? at_least[k + 1] : 0;
+            own[i] = at_least[k] - above[i];
+        }
         bits_kernel(y, base_.data() + first, total_.data() + first, seen_.data() + first, own.data(), above.data(),
                     count, bits.data() + first);
         for (std::size_t i = 0; i < count; ++i) {
@@ -127,47 +174,39 @@ void Calibration::score(std::span<const float> statistic, std::span<float> bits)
 }
 
 void Calibration::learn(std::span<const float> statistic, std::span<const std::uint8_t> learn) noexcept {
-    for (std::uint32_t i = 0; i < statistic.size(); ++i) {
-        const float y = statistic[i];
-        if (learn[i] == 0 || !(y == y)) continue;
-        const int key = key_of(y);
-        if (base_[i] == 0 && key > 0) base_[i] = static_cast<std::uint16_t>(std::max(1, key - kStartBelow));
-        auto& counts = counts_[i].bucket[static_cast<std::size_t>(bucket_of(y, base_[i]))];
-        counts = static_cast<std::uint16_t>(counts + kUnit);
-        total_[i] = static_cast<std::uint16_t>(total_[i] + kUnit);
-        under_[i] = static_cast<std::uint8_t>(under_[i] + (key > 0 && key < base_[i] ? 1 : 0));
-        if (seen_[i] < static_cast<std::uint32_t>(std::numeric_limits<std::int32_t>::max())) ++seen_[i];
-        if (total_[i] >= kFull) halve(i);
-        if (seen_[i] % kMaintainEvery == 0) maintain(i);
+    std::array<std::int32_t, kBlock> bucket;
+    std::array<std::uint16_t, kBlock> admitted;
+    std::array<std::uint8_t, kBlock> due;
+    for (std::size_t first = 0; first < statistic.size(); first += kBlock) {
+        const std::size_t count = std::min(kBlock, statistic.size() - first);
+        admit_kernel(statistic.data() + first, learn.data() + first, count, base_.data() + first, total_.data() + first,
+                     seen_.data() + first, under_.data() + first, bucket.data(), admitted.data(), due.data());
+        insert_kernel(bucket.data(), admitted.data(), count, counts_[first].at_least.data());
+        for (std::size_t i = 0; i < count; ++i) {
+            if (due[i] == 0) continue;
+            const auto slot = static_cast<std::uint32_t>(first + i);
+            if (total_[slot] >= kFull) halve(slot);
+            if (seen_[slot] % static_cast<std::uint32_t>(kMaintainEvery) == 0) maintain(slot);
+        }
     }
 }
 
 void Calibration::halve(std::uint32_t slot) noexcept {
-    std::uint32_t total = 0;
-    for (auto& count : counts_[slot].bucket) {
-        count = static_cast<std::uint16_t>(count >> 1);
-        total += count;
-    }
-    total_[slot] = static_cast<std::uint16_t>(total);
+    for (auto& count : counts_[slot].at_least) count = static_cast<std::uint16_t>(count >> 1);
+    total_[slot] = counts_[slot].at_least[0];
 }
 
 // Moves the floor when most recent values lie below it, or too much of the past in the top bucket; renews reach().
 void Calibration::maintain(std::uint32_t slot) noexcept {
-    auto& bucket = counts_[slot].bucket;
-    if (std::uint32_t{bucket[kBuckets - 1]} * kTopShare > total_[slot] && base_[slot] + kStep < kLargestKey) {
-        std::uint32_t merged = 0;
-        for (std::size_t j = 0; j <= kStep; ++j) merged += bucket[j];
-        std::copy(bucket.begin() + kStep + 1, bucket.end(), bucket.begin() + 1);
-        std::fill(bucket.end() - kStep, bucket.end(), std::uint16_t{0});
-        bucket[0] = static_cast<std::uint16_t>(merged);
+    auto& at_least = counts_[slot].at_least;
+    if (std::uint32_t{at_least.back()} * kTopShare > total_[slot] && base_[slot] + kStep < kLargestKey) {
+        std::copy(at_least.begin() + kStep + 1, at_least.end(), at_least.begin() + 1);
+        std::fill(at_least.end() - kStep, at_least.end(), std::uint16_t{0});
         base_[slot] = static_cast<std::uint16_t>(base_[slot] + kStep);
     } else if (under_[slot] >= kUnderMost && base_[slot] > kStep) {
         // What lay at or below the old floor is put just there: too high rather than too low.
-        std::uint32_t merged = 0;
-        for (std::size_t j = kBuckets - kStep - 1; j < kBuckets; ++j) merged += bucket[j];
-        std::copy_backward(bucket.begin(), bucket.end() - kStep, bucket.end());
-        std::fill(bucket.begin(), bucket.begin() + kStep, std::uint16_t{0});
-        bucket[kBuckets - 1] = static_cast<std::uint16_t>(merged);
+        std::copy_backward(at_least.begin(), at_least.end() - kStep, at_least.end());
+        std::fill(at_least.begin(), at_least.begin() + kStep, total_[slot]);
         base_[slot] = static_cast<std::uint16_t>(base_[slot] - kStep);
     }
     under_[slot] = 0;
@@ -175,15 +214,14 @@ void Calibration::maintain(std::uint32_t slot) noexcept {
 }
 
 Calibration::Tail Calibration::tail(std::uint32_t slot) const noexcept {
-    const auto& bucket = counts_[slot].bucket;
+    const auto& at_least = counts_[slot].at_least;
     std::uint32_t top = kBuckets - 1;
-    while (top > 0 && bucket[top] == 0) --top;
+    while (top > 0 && at_least[top] == 0) --top;
     std::uint32_t quarter = top;
-    std::uint32_t survival = bucket[top];
-    while (quarter > 0 && survival * 4 < total_[slot]) survival += bucket[--quarter];
-    const float record = bucket[top] > 0 ? static_cast<float>(bucket[top]) : 1.0F;
+    while (quarter > 0 && std::uint32_t{at_least[quarter]} * 4 < total_[slot]) --quarter;
+    const float record = at_least[top] > 0 ? static_cast<float>(at_least[top]) : 1.0F;
     const float octaves = static_cast<float>(top - quarter + 1) * 0.25F;
-    const float slope = quarter < top ? fast_log2(static_cast<float>(survival) / record) / octaves : 0.0F;
+    const float slope = quarter < top ? fast_log2(static_cast<float>(at_least[quarter]) / record) / octaves : 0.0F;
     return {top, std::clamp(slope, kFlattest, kSteepest)};
 }
 
@@ -198,16 +236,13 @@ float Calibration::beyond(std::uint32_t slot, float statistic) const noexcept {
 float Calibration::reach_of(std::uint32_t slot) const noexcept {
     if (seen_[slot] < kWarmValues) return kNone;
     if (base_[slot] == 0) return 0.0F;
-    const auto& bucket = counts_[slot].bucket;
+    const auto& at_least = counts_[slot].at_least;
     const int base = base_[slot];
     const float all = static_cast<float>(total_[slot] + 2 * kUnit);
     const float allowed = all / 1024.0F - static_cast<float>(kUnit);  // 2^-kReachBits of the past
     if (allowed > 0.0F) {
-        float survival = 0.0F;
         int k = kBucketCount - 1;
-        while (k > 0 && survival + static_cast<float>(bucket[static_cast<std::size_t>(k)]) <= allowed) {
-            survival += static_cast<float>(bucket[static_cast<std::size_t>(k--)]);
-        }
+        while (k > 0 && static_cast<float>(at_least[static_cast<std::size_t>(k)]) <= allowed) --k;
         return edge_of(std::min(base + k + 1, kLargestKey));
     }
     // The past is too short to show it: on beyond the record at the tail's own slope, in buckets of 1/4 octave.

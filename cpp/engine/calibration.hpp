@@ -1,10 +1,11 @@
 // From statistics to bits: the conformal tail rank of a statistic among its own past, in bits = -log2 of the share of
 // the past at or above it.
 //
-// Past: per slot a histogram of kBuckets u16 counts, four buckets an octave (the exponent and top two mantissa bits of the
-// float, so that no logarithm is taken), from a floor that moves by two octaves until most values lie above it and few in
-// the top bucket. Counts are in units of 1/8 value and halve when the past reaches 8,189 values: a memory of about 4,100
-// to 8,200 values, in which a single record fades over four halvings.
+// Past: per slot kBuckets u16 counts of the values at or above a bucket's edge, four buckets an octave (the exponent and top
+// two mantissa bits of the float, so that no logarithm is taken), from a floor that moves by two octaves until most values
+// lie above it and few in the top bucket. Cumulative, so that a rank is two loads; learning adds to a prefix, which
+// vectorises. Counts are in units of 1/8 value and halve when the past reaches 8,190 values: a memory of about 4,100 to
+// 8,200 values, in which a single record fades over four halvings.
 //
 // Rank: bits = log2((N + 2)/(above + own share + 1)); the share of its own bucket falls from 3/4 to 1/4 across the bucket:
 // half of it on average, monotone, and never more than two bits wrong when all of a bucket is one repeated value.
@@ -53,7 +54,7 @@ public:
 
 private:
     struct alignas(64) Counts {
-        std::array<std::uint16_t, kBuckets> bucket{};
+        std::array<std::uint16_t, kBuckets> at_least{};  // never growing; [0] = the whole past
     };
     struct Tail {
         std::uint32_t top;      // highest occupied bucket
@@ -68,7 +69,7 @@ private:
 
     std::vector<Counts> counts_;
     std::vector<std::uint16_t> base_;   // key of the lowest bucket; 0 = no positive statistic seen yet
-    std::vector<std::uint16_t> total_;  // sum of the counts
+    std::vector<std::uint16_t> total_;  // at_least[0] of each slot
     std::vector<std::uint32_t> seen_;   // values learned
     std::vector<std::uint8_t> under_;   // positive values below the floor since the last maintenance
     std::vector<float> reach_;

@@ -1,0 +1,243 @@
+"""Detection over whole arrays: what is strange in these series, in bits, causally and in one pass."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable
+from functools import cached_property
+from hashlib import blake2b
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from argus.errors import ShapeError, UsageError
+from argus.schema import Anomaly, Direction, Family, Scope, ScopeKind, Severity
+
+_core: Any = import_module("argus._core")
+
+DEFAULT_FALSE_ALARMS_PER_DAY = 1.0
+_VALUES_PER_CALL = 1 << 21
+_LARGEST_TIME_S = 9.2e9  # int64 nanoseconds end a little later
+_DIRECTIONS = {-1: Direction.DOWN, 0: Direction.NONE, 1: Direction.UP}
+
+Progress = Callable[[float], None]
+
+
+class Scores:
+    """What `detect` found. `bits` is there at once; everything else is computed on first use by a second, equal pass.
+
+    Attributes
+    ----------
+    bits : float32, shape (n_time, n_series)
+        Surprise of each value before learning from it: -log2 of its calibrated tail probability. 0 for missing values and
+        the first 150 of a series; never more than log2 of the values seen (at most about 8,200 are remembered) plus 20 for
+        the distance beyond the record.
+    """
+
+    def __init__(
+        self, values: NDArray[Any], times_ns: NDArray[np.int64], false_alarms_per_day: float, progress: Progress | None
+    ) -> None:
+        self._values = values
+        self._times_ns = times_ns
+        self._false_alarms_per_day = false_alarms_per_day
+        self.bits: NDArray[np.float32] = np.zeros(values.shape, np.float32)
+        self._run({"bits": self.bits}, progress=progress)
+
+    def __repr__(self) -> str:
+        rows, series = self.bits.shape
+        return f"Scores({rows} rows, {series} series, loudest {self.bits.max(initial=0.0):.1f} bits)"
+
+    @cached_property
+    def alarm_bits(self) -> NDArray[np.float32]:
+        """float32, shape (n_time, n_series): strength where the speaking policy raises an alarm, 0 = silent.
+
+        One alarm per incident, another only when it grows much stronger. Never cut by the false-alarm budget.
+        """
+        alarm_bits = np.zeros(self.bits.shape, np.float32)
+        self._run({"alarm_bits": alarm_bits})
+        return alarm_bits
+
+    @cached_property
+    def entity_bits(self) -> NDArray[np.float32]:
+        """float32, shape (n_time,): surprise of all series together, as one entity."""
+        entity_bits = np.zeros(self.bits.shape[0], np.float32)
+        self._run({"entity_bits": entity_bits}, entity=True)
+        return entity_bits
+
+    @property
+    def expected(self) -> NDArray[np.float64]:
+        """float64, shape (n_time, n_series), units of the series: forecast before the value was seen; NaN = none yet."""
+        return self._band[0]
+
+    @property
+    def lower(self) -> NDArray[np.float64]:
+        """float64, shape (n_time, n_series), units of the series: about 1 value in 1,024 lies outside lower to upper."""
+        return self._band[1]
+
+    @property
+    def upper(self) -> NDArray[np.float64]:
+        """float64, shape (n_time, n_series), units of the series: see `lower`."""
+        return self._band[2]
+
+    @cached_property
+    def parts(self) -> dict[str, NDArray[np.float32]]:
+        """Name of detector (and channel) -> its statistic, float32, shape (n_time, n_series); NaN = not observed."""
+        names = list(self._bank(entity=False).channels) if self.bits.shape[1] else []
+        parts = {name: np.full(self.bits.shape, np.nan, np.float32) for name in names}
+        self._run({"parts": list(parts.values())})
+        return parts
+
+    @cached_property
+    def anomalies(self) -> list[Anomaly]:
+        """Onsets of the incidents that the false-alarm budget lets speak, in order of time.
+
+        The budget is for all series together. `ts` is the row's time, `series` is "column_<index>".
+        """
+        return [self._anomaly(row, said) for row, said in self._run({}) if said[1]]
+
+    @cached_property
+    def _band(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        expected, lower, upper = (np.full(self.bits.shape, np.nan) for _ in range(3))
+        self._run({"expected": expected, "lower": lower, "upper": upper})
+        return expected, lower, upper
+
+    def _bank(self, *, entity: bool) -> Any:
+        return _core.Bank(
+            self._values.shape[1], false_alarms_per_day=self._false_alarms_per_day, entity=entity
+        )
+
+    def _run(
+        self, outputs: dict[str, Any], *, entity: bool = False, progress: Progress | None = None
+    ) -> list[tuple[int, tuple[Any, ...]]]:
+        """One pass from the beginning, in blocks of rows; returns (row, utterance) of all that was spoken."""
+        rows, series = self._values.shape
+        if rows == 0 or series == 0:
+            return []
+        bank = self._bank(entity=entity)
+        step = max(1, _VALUES_PER_CALL // series)
+        spoken: list[tuple[int, tuple[Any, ...]]] = []
+        for first in range(0, rows, step):
+            block = slice(first, min(first + step, rows))
+            views = {
+                name: [part[block] for part in out] if isinstance(out, list) else out[block]
+                for name, out in outputs.items()
+            }
+            said = bank.run(self._values[block], self._times_ns[block], **views)
+            spoken += [(first + row, rest) for row, *rest in said]
+            if progress is not None:
+                progress(block.stop / rows)
+        return spoken
+
+    def _anomaly(self, row: int, said: tuple[Any, ...]) -> Anomaly:
+        slot, _, bits, value, expected, lower, upper, since, direction, interval_s, detector = said
+        series = f"column_{slot}"
+        ts = int(self._times_ns[row])
+        host = platform.node()
+        return Anomaly(
+            id=blake2b(f"{detector}\0{series}\0{ts}".encode(), digest_size=8).hexdigest(),
+            ts=ts,
+            host=host,
+            family=Family.HOST,
+            detector=detector,
+            scope=Scope(kind=ScopeKind.HOST, id=host),
+            series=series,
+            severity=Severity.INFO,
+            message=f"{series} is {value:g} where {expected:g} is expected ({lower:g} to {upper:g}): {bits:.1f} bits",
+            value=_known(value),
+            expected=_known(expected),
+            lower=_known(lower),
+            upper=_known(upper),
+            bits=bits,
+            false_alarm_interval_s=interval_s,
+            since=since,
+            direction=_DIRECTIONS[direction],
+            evidence=[series],
+        )
+
+
+def detect(
+    values: ArrayLike,
+    times_s: ArrayLike,
+    *,
+    false_alarms_per_day: float | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    """Score every value of every series against its own past: causal, one pass, deterministic.
+
+    Parameters
+    ----------
+    values : float, shape (n_time, n_series), any unit; NaN = missing. Infinities count as missing.
+    times_s : float, shape (n_time,), seconds (Unix time, or since any start), strictly increasing
+    false_alarms_per_day : budget of `anomalies`, for all series together; default 1
+    progress : called with the share done, 0 to 1, after each block of rows
+
+    Returns
+    -------
+    Scores
+
+    Raises
+    ------
+    ShapeError : values are not two-dimensional real numbers, or times_s does not have one entry per row
+    UsageError : times_s is not finite and strictly increasing, or the budget is not a positive number
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> values = np.random.default_rng(1).normal(size=(1000, 2))
+    >>> values[900, 1] = 50.0
+    >>> scores = detect(values, np.arange(1000.0))
+    >>> bool(scores.bits[900, 1] > 8)
+    True
+    """
+    budget = DEFAULT_FALSE_ALARMS_PER_DAY if false_alarms_per_day is None else float(false_alarms_per_day)
+    if not (math.isfinite(budget) and 0 < budget < 1e12):
+        raise UsageError(f"detect: false_alarms_per_day: expected a number above 0, found {budget!r}; nothing scored")
+    rows = _checked_values(values)
+    return Scores(rows, _checked_times(times_s, rows.shape[0]), budget, progress)
+
+
+def _checked_values(values: ArrayLike) -> NDArray[Any]:
+    """An own C-ordered copy as float32 or float64, so that later passes see what the first one saw."""
+    found = np.asarray(values)
+    if found.ndim != 2:
+        hint = "; use values[:, None] for one series" if found.ndim == 1 else ""
+        raise ShapeError(
+            f"detect: values: expected shape (n_time, n_series), found shape {found.shape}; nothing scored{hint}"
+        )
+    if found.dtype.kind not in "fiu":
+        raise ShapeError(f"detect: values: expected real numbers, found dtype {found.dtype}; nothing scored")
+    single = found.dtype.kind == "f" and found.dtype.itemsize <= 4
+    return np.array(found, dtype=np.float32 if single else np.float64, order="C")
+
+
+def _checked_times(times_s: ArrayLike, rows: int) -> NDArray[np.int64]:
+    """Times in nanoseconds, rounded without passing 1e9 times a large float through float64."""
+    found = np.asarray(times_s)
+    if found.shape != (rows,) or found.dtype.kind not in "fiu":
+        raise ShapeError(
+            f"detect: times_s: expected numbers of shape ({rows},), one per row of values, "
+            f"found {found.dtype} of shape {found.shape}; nothing scored"
+        )
+    times = found.astype(np.float64)
+    wrong = np.flatnonzero(~(np.abs(times) <= _LARGEST_TIME_S))
+    if wrong.size:
+        raise UsageError(
+            f"detect: times_s[{wrong[0]}]: expected finite seconds within {_LARGEST_TIME_S:g}, "
+            f"found {times[wrong[0]]}; nothing scored"
+        )
+    stuck = np.flatnonzero(np.diff(times) <= 0)
+    if stuck.size:
+        row = int(stuck[0]) + 1
+        raise UsageError(
+            f"detect: times_s[{row}]: expected a time after {times[row - 1]}, found {times[row]}; "
+            "times must be strictly increasing; nothing scored"
+        )
+    whole = np.floor(times)
+    return whole.astype(np.int64) * 1_000_000_000 + np.rint((times - whole) * 1e9).astype(np.int64)
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
