@@ -1,0 +1,1 @@
+"""The wires: ZeroMQ, the emitter, JSON lines."""
