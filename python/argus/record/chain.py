@@ -1,13 +1,15 @@
-"""What a journal is on disk: tables, the hash chain and the signed checkpoints. Writer and verifier share this file only.
+"""What a journal is on disk: tables, the hash chain and the signed checkpoints. Writer and verifier share this file
+only.
 
-Hash of a record = SHA-256(domain, seq, ts, len(kind), len(actor), len(payload), previous hash, kind, actor, payload): all
-lengths are fixed-width, so that no two records share an encoding. A checkpoint signs the journal's id, its own number, the
-last seq, the time, the number of records, the head hash, the writer's epoch and boot, and the previous checkpoint: neither
-records nor checkpoints can be edited, swapped, inserted or taken from the middle unseen.
+Hash of a record = SHA-256(domain, seq, ts, len(kind), len(actor), len(payload), previous hash, kind, actor,
+payload): all lengths are fixed-width, so that no two records share an encoding. A checkpoint signs the journal's
+id, its own number, the last seq, the time, the number of records, the head hash, the writer's epoch and boot, and
+the previous checkpoint: neither records nor checkpoints can be edited, swapped, inserted or taken from the middle
+unseen.
 
-What a chain cannot show without an outside witness: that its *tail* was cut back to an earlier checkpoint, that the whole
-file was replaced by an older copy, or that the holder of the private key wrote it anew. Keep a checkpoint (seq and head)
-somewhere else and pass it to `verify(..., witness=...)` to see these too.
+What a chain cannot show without an outside witness: that its *tail* was cut back to an earlier checkpoint, that the
+whole file was replaced by an older copy, or that the holder of the private key wrote it anew. Keep a checkpoint
+(seq and head) somewhere else and pass it to `verify(..., witness=...)` to see these too.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ _TABLES: Final = {
         "payload BLOB NOT NULL, prev_hash BLOB NOT NULL, hash BLOB NOT NULL)"
     ),
     "checkpoints": (
-        "CREATE TABLE checkpoints (n INTEGER PRIMARY KEY, seq INTEGER NOT NULL, ts INTEGER NOT NULL, head BLOB NOT NULL, "
+        "CREATE TABLE checkpoints (n INTEGER PRIMARY KEY, seq INTEGER NOT NULL, ts INTEGER NOT NULL, head BLOB "
+        "NOT NULL, "
         "count INTEGER NOT NULL, epoch INTEGER NOT NULL, boot TEXT NOT NULL, key_id TEXT NOT NULL, "
         "signature BLOB NOT NULL)"
     ),
@@ -68,7 +71,9 @@ def _schema() -> dict[tuple[str, str], str]:
 
 
 SCHEMA: Final = _schema()
-"""(type, name) -> SQL of every object in the file, as `sqlite_master` shows it; anything else is a sign of tampering."""
+"""(type, name) -> SQL of every object in the file, as `sqlite_master` shows it; anything else is a sign of
+tampering.
+"""
 
 
 def genesis(journal_id: bytes) -> bytes:

@@ -1,8 +1,9 @@
-"""The journal: every decision of Argus in one append-only SQLite file, hash-chained and signed. See `chain.py` for the format.
+"""The journal: every decision of Argus in one append-only SQLite file, hash-chained and signed. See `chain.py` for
+the format.
 
 Durability: a record is acknowledged only when `commit()` returned, which is one transaction in WAL mode with
-synchronous=FULL, closed by a signed checkpoint. A commit that fails is never repeated behind the caller's back: it raises,
-the records stay in memory and are counted, and the next `commit()` writes them with what came since.
+synchronous=FULL, closed by a signed checkpoint. A commit that fails is never repeated behind the caller's back: it
+raises, the records stay in memory and are counted, and the next `commit()` writes them with what came since.
 
 Honesty: the chain shows edits, insertions, swaps and holes. It cannot show that the tail was cut back to an earlier
 checkpoint or that the holder of the key rewrote it: for that, keep `Journal.checkpoint` outside this machine.
@@ -92,6 +93,8 @@ class Journal:
         self._mutex = threading.RLock()
         self._buffer: list[_Row] = []
         self._db: sqlite3.Connection | None = None
+        self._checkpoint: Checkpoint
+        self._journal_id: bytes
         self._closed = False
         self._failed_commits = 0
         try:
@@ -107,8 +110,8 @@ class Journal:
             os.close(self._lock_fd)
             raise
         self._epoch = self._checkpoint.epoch + 1
-        self._next_seq = self._checkpoint.seq + 1
-        self._next_head = self._checkpoint.head
+        self._next_seq: int = self._checkpoint.seq + 1
+        self._next_head: bytes = self._checkpoint.head
 
     # -- writing
 
@@ -135,10 +138,13 @@ class Journal:
             data = msgspec.msgpack.encode(payload)
             kind_bytes, actor_bytes = kind.encode(), actor.encode()
         except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
-            raise UsageError(f"journal.append({kind!r}): expected a payload of plain data, found {error}; not appended.") from error
+            raise UsageError(
+                f"journal.append({kind!r}): expected a payload of plain data, found {error}; not appended."
+            ) from error
         if not 0 < len(kind_bytes) <= KIND_BYTES_MAX or len(actor_bytes) > ACTOR_BYTES_MAX:
             raise UsageError(
-                f"journal.append: expected a kind of 1 to {KIND_BYTES_MAX} bytes and an actor of at most {ACTOR_BYTES_MAX}, "
+                f"journal.append: expected a kind of 1 to {KIND_BYTES_MAX} bytes and an actor of at most "
+                f"{ACTOR_BYTES_MAX}, "
                 f"found {len(kind_bytes)} and {len(actor_bytes)}; not appended."
             )
         if not isinstance(payload, Mapping) or len(data) > PAYLOAD_BYTES_MAX:
@@ -209,7 +215,9 @@ class Journal:
             return mark
 
     def close(self) -> None:
-        """Commit what is open, fold the WAL into the file and give the lock back. Raises JournalError as `commit` does."""
+        """Commit what is open, fold the WAL into the file and give the lock back. Raises JournalError as `commit`
+        does.
+        """
         with self._mutex:
             if self._closed:
                 return
@@ -224,7 +232,9 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     # -- looking
@@ -294,7 +304,9 @@ class Journal:
             holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(descriptor)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise UnreachableError(f"{lock}: expected to lock the journal, found {error.strerror}; not opened.") from error
+                raise UnreachableError(
+                    f"{lock}: expected to lock the journal, found {error.strerror}; not opened."
+                ) from error
             raise RefusedError(
                 f"{self.path}: expected to be the only writer, found another one (pid {holder}); journal not opened. "
                 f"Stop that process, or use another --home."
@@ -363,12 +375,15 @@ class Journal:
         if found != SCHEMA:
             odd = sorted({name for (_, name), _ in found.items() ^ SCHEMA.items()})
             raise JournalError(
-                f"{self.path}: expected the journal's tables and triggers, found others or altered ones ({', '.join(odd)}); "
+                f"{self.path}: expected the journal's tables and triggers, found others or altered ones "
+                f"({', '.join(odd)}); "
                 f"not opened. Keep the file as evidence and move it away to start a new journal."
             )
         meta = dict(self._db.execute("SELECT key, value FROM meta"))
         if meta.get("format") != str(FORMAT).encode():
-            raise JournalError(f"{self.path}: expected journal format {FORMAT}, found {meta.get('format')!r}; not opened.")
+            raise JournalError(
+                f"{self.path}: expected journal format {FORMAT}, found {meta.get('format')!r}; not opened."
+            )
         self._journal_id = bytes(meta["id"])
 
     def _check_tail(self) -> Checkpoint:
@@ -427,7 +442,9 @@ class Journal:
             self._disconnect()
 
     def _reconnect(self) -> None:
-        """Open the file anew after an I/O error; a group whose commit reached the disk after all is not written twice."""
+        """Open the file anew after an I/O error; a group whose commit reached the disk after all is not written
+        twice.
+        """
         known = self._checkpoint
         self._connect()
         if self._checkpoint.n == known.n and self._checkpoint.signature == known.signature:
@@ -437,7 +454,9 @@ class Journal:
             found = self._checkpoint
             self._checkpoint = known
             self._disconnect()
-            raise self._tail_error(f"checkpoint {known.n} or the group after it", f"checkpoint {found.n}, another content")
+            raise self._tail_error(
+                f"checkpoint {known.n} or the group after it", f"checkpoint {found.n}, another content"
+            )
         del self._buffer[: len(covered)]
 
     def _commit_message(self, error: sqlite3.Error) -> str:
@@ -448,7 +467,8 @@ class Journal:
             else "Check the disk and its mount; the file is read anew before the next commit."
         )
         return (
-            f"{self.path}: expected to commit {len(self._buffer)} records, found: {error}; not durable, all of them are kept "
+            f"{self.path}: expected to commit {len(self._buffer)} records, found: {error}; not durable, all of "
+            "them are kept "
             f"in memory. {advice}"
         )
 
@@ -495,9 +515,13 @@ def read(
                 content = msgspec.msgpack.decode(payload)
                 yield Record(seq=seq, ts=ts, kind=name, actor=actor, payload=content, hash=digest.hex())
     except (sqlite3.Error, msgspec.MsgspecError) as error:
-        raise JournalError(f"{file}: expected an Argus journal, found: {error}; reading ends here. Run `argus verify`.") from error
+        raise JournalError(
+            f"{file}: expected an Argus journal, found: {error}; reading ends here. Run `argus verify`."
+        ) from error
 
 
 def _checkpoint(row: tuple[Any, ...]) -> Checkpoint:
     n, seq, ts, head, count, epoch, boot, key, signature = row
-    return Checkpoint(n=n, seq=seq, ts=ts, head=head, count=count, epoch=epoch, boot=boot, key_id=key, signature=signature)
+    return Checkpoint(
+        n=n, seq=seq, ts=ts, head=head, count=count, epoch=epoch, boot=boot, key_id=key, signature=signature
+    )

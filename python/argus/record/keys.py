@@ -1,8 +1,8 @@
 """Signing keys of the journal: Ed25519, one pair per name, created on first use.
 
 `keys/<name>.key` is the private key (PKCS #8 PEM, mode 0600), `keys/<name>.pub` the public one (PEM), which is all that
-`argus verify` needs. Whoever can read the private key can rewrite the journal from the first record on: keep it away from
-the agents' user, and hand checkpoints to a witness that this key cannot reach.
+`argus verify` needs. Whoever can read the private key can rewrite the journal from the first record on: keep it
+away from the agents' user, and hand checkpoints to a witness that this key cannot reach.
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ def load_public(source: PublicKeySource) -> Ed25519PublicKey:
             return Ed25519PublicKey.from_public_bytes(data)
         key = serialization.load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise JournalError(f"{where}: expected an Ed25519 public key as PEM, found {error}; nothing verified.") from error
+        raise JournalError(
+            f"{where}: expected an Ed25519 public key as PEM, found {error}; nothing verified."
+        ) from error
     if not isinstance(key, Ed25519PublicKey):
         raise JournalError(f"{where}: expected an Ed25519 public key, found {type(key).__name__}; nothing verified.")
     return key
@@ -125,8 +127,9 @@ def load_public(source: PublicKeySource) -> Ed25519PublicKey:
 
 def load_publics(source: PublicKeySource | Iterable[PublicKeySource]) -> dict[str, Ed25519PublicKey]:
     """One or several public keys by key id."""
-    one = isinstance(source, (str, bytes, os.PathLike, Ed25519PublicKey))
-    keys = [load_public(s) for s in ([source] if one else source)]  # type: ignore[list-item, union-attr]
+    if isinstance(source, (str, bytes, os.PathLike, Ed25519PublicKey)):
+        source = [source]
+    keys = [load_public(one) for one in source]
     return {key_id(key): key for key in keys}
 
 
@@ -174,7 +177,9 @@ def fsync_directory(folder: Path) -> None:
 
 def _load_private(path: Path) -> Ed25519PrivateKey:
     if path.is_symlink():
-        raise RefusedError(f"{path}: expected a plain file, found a symbolic link; key not used. Put the key itself there.")
+        raise RefusedError(
+            f"{path}: expected a plain file, found a symbolic link; key not used. Put the key itself there."
+        )
     # O_NONBLOCK: a FIFO in the key's place must not hang the start.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
@@ -196,7 +201,8 @@ def _load_private(path: Path) -> Ed25519PrivateKey:
         key = serialization.load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise JournalError(
-            f"{path}: expected an Ed25519 private key as PEM, found {len(data)} bytes that are none; journal not opened. "
+            f"{path}: expected an Ed25519 private key as PEM, found {len(data)} bytes that are none; journal "
+            "not opened. "
             f"Restore the key from a backup; a new key cannot continue an old journal."
         ) from error
     if not isinstance(key, Ed25519PrivateKey):

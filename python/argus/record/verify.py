@@ -1,12 +1,13 @@
 """Verification of a journal, offline, from the file and the public key alone.
 
-Says whether every record is the one that was written, and names the first that is not. It opens the file read-only; a WAL
-that a crashed writer left is read through a copy, so that the evidence itself is never touched; beside a running collector
-it reads one consistent snapshot.
+Says whether every record is the one that was written, and names the first that is not. It opens the file read-only;
+a WAL that a crashed writer left is read through a copy, so that the evidence itself is never touched; beside a
+running collector it reads one consistent snapshot.
 
-What it cannot show without a witness: a tail cut back to an earlier checkpoint, an older copy put in place of the file, a
-rewrite by the holder of the private key, or flipped bytes in the WAL of a crashed writer (they read as a shorter tail). Pass
-`witness=(seq, head)`, kept elsewhere from `Journal.checkpoint` or an earlier report, to see these too.
+What it cannot show without a witness: a tail cut back to an earlier checkpoint, an older copy put in place of the
+file, a rewrite by the holder of the private key, or flipped bytes in the WAL of a crashed writer (they read as a
+shorter tail). Pass `witness=(seq, head)`, kept elsewhere from `Journal.checkpoint` or an earlier report, to see
+these too.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ _COLUMN_TYPES = (int, bytearray, bytearray, bytes, bytes, bytes)
 class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
     """What `verify` found.
 
-    `records` and `checkpoints` count those that hold, up to the first that does not; `first_bad` is the seq of that record
-    (None = nothing bad, or not about one record), `reason` says why ("" = ok); `head` is the hash (hex) of the last good
-    record ("" = its place in the chain is not known), `last_seq` and `last_ts` (wall-clock ns) its place and time; `keys` are the ids of the keys that signed.
+    `records` and `checkpoints` count those that hold, up to the first that does not; `first_bad` is the seq of that
+    record (None = nothing bad, or not about one record), `reason` says why ("" = ok); `head` is the hash (hex) of
+    the last good record ("" = its place in the chain is not known), `last_seq` and `last_ts` (wall-clock ns) its
+    place and time; `keys` are the ids of the keys that signed.
     """
 
     ok: bool
@@ -80,7 +82,9 @@ def verify(
     file = Path(path)
     keys = load_publics(public_key)
     if not file.is_file() or not os.access(file, os.R_OK):
-        raise UnreachableError(f"{file}: expected a journal, found no readable file; nothing verified. Is --home right?")
+        raise UnreachableError(
+            f"{file}: expected a journal, found no readable file; nothing verified. Is --home right?"
+        )
     for _ in range(3):
         live = _has_writer(file)
         before = _fingerprint(file)
@@ -173,7 +177,8 @@ def _walk(
             if prev != state.head:
                 # The record itself is whole, so it is the one before that is no longer what was chained.
                 raise _BadError(
-                    f"the chain is broken: record {seq} continues another record than the one before it", max(seq - 1, 1)
+                    f"the chain is broken: record {seq} continues another record than the one before it",
+                    max(seq - 1, 1),
                 )
             _same_types(seq, ts, kind, actor, payload, prev, digest)
             if seq == mark.seq:
@@ -191,19 +196,24 @@ def _walk(
             state.seq + 1,
         )
     if not witnessed and witness is not None:
-        raise _BadError(f"the tail was cut: the witness saw record {witness[0]}, the last one here is {state.seq}", state.seq + 1)
+        raise _BadError(
+            f"the tail was cut: the witness saw record {witness[0]}, the last one here is {state.seq}", state.seq + 1
+        )
 
 
 def _check_mark(
     mark: Checkpoint, keys: dict[str, Ed25519PublicKey], state: _Progress, journal_id: bytes, head: bytes | None = None
 ) -> None:
-    """One checkpoint against the records and the checkpoint before it. A bad signature vouches for no record since the last."""
+    """One checkpoint against the records and the checkpoint before it. A bad signature vouches for no record since
+    the last.
+    """
     if mark.n != state.checkpoints:
         raise _BadError(f"checkpoint {state.checkpoints} is missing (the next one found is {mark.n})", state.seq + 1)
     key = keys.get(mark.key_id)
     if key is None:
         raise _BadError(
-            f"checkpoint {mark.n} is signed by key {mark.key_id[:64]!r}, not by {' or '.join(sorted(keys))}", state.signed + 1
+            f"checkpoint {mark.n} is signed by key {mark.key_id[:64]!r}, not by {' or '.join(sorted(keys))}",
+            state.signed + 1,
         )
     if not signature_holds(key, mark.signature, mark.message(journal_id, state.signature)):
         raise _BadError(f"the signature of checkpoint {mark.n} does not hold", state.signed + 1)

@@ -1,8 +1,9 @@
 """The writer thread of the journal: a bounded queue in front of `Journal`, one group commit every 25 ms.
 
-Callers never wait for the disk. When the queue is full, samples are shed before decisions, and what was shed is counted and
-written into the journal itself (`journal_shed`) with the next group. A commit that fails is reported through `on_error` each
-time and attempted again after a pause; what waits stays in memory, in order, and nothing of it is acknowledged.
+Callers never wait for the disk. When the queue is full, samples are shed before decisions, and what was shed is
+counted and written into the journal itself (`journal_shed`) with the next group. A commit that fails is reported
+through `on_error` each time and attempted again after a pause; what waits stays in memory, in order, and nothing of
+it is acknowledged.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ class Durable(msgspec.Struct, frozen=True):
 class WriterStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Counts since start; `accepted` = `written` + `rejected` + `queued` + `shed_after_accepting`.
 
-    `shed_samples` and `shed_decisions` count what was never written for lack of room; `rejected` what could not be encoded;
-    `lag_ns_max` is the longest time from put to durable; `error` is the failure that commits meet now ("" = none).
+    `shed_samples` and `shed_decisions` count what was never written for lack of room; `rejected` what could not be
+    encoded; `lag_ns_max` is the longest time from put to durable; `error` is the failure that commits meet now (""
+    = none).
     """
 
     accepted: int
@@ -103,7 +105,9 @@ class JournalWriter:
         self._stopping = False
         self._shed = {"samples": 0, "decisions": 0}
         self._shed_told = {"samples": 0, "decisions": 0}
-        self._shed_after = self._accepted = self._written = self._rejected = self._commits = self._failed = self._lag = 0
+        self._shed_after = self._accepted = self._written = self._rejected = self._commits = self._failed = (
+            self._lag
+        ) = 0
         self._error = ""
         self._thread = threading.Thread(target=self._run, name="argus-journal", daemon=True)
         self._thread.start()
@@ -148,12 +152,16 @@ class JournalWriter:
     def submit(
         self, kind: str, payload: Mapping[str, Any], *, actor: str = "argus", ts: int | None = None, urgent: bool = True
     ) -> Future[Durable]:
-        """Queue a decision and return a future of its becoming durable; the future fails with JournalError when shed."""
+        """Queue a decision and return a future of its becoming durable; the future fails with JournalError when
+        shed.
+        """
         future: Future[Durable] = Future()
 
         def done(durable: Durable | None) -> None:
             if durable is None:
-                future.set_exception(JournalError(f"journal: record {kind!r} was shed or could not be encoded; not written."))
+                future.set_exception(
+                    JournalError(f"journal: record {kind!r} was shed or could not be encoded; not written.")
+                )
             else:
                 future.set_result(durable)
 
@@ -180,7 +188,9 @@ class JournalWriter:
             failed = self._failed
             while self._settled < target:
                 if self._failed > failed:
-                    raise JournalError(self._error or f"{self._journal.path}: a commit failed; {self._queued()} records wait.")
+                    raise JournalError(
+                        self._error or f"{self._journal.path}: a commit failed; {self._queued()} records wait."
+                    )
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._thread.is_alive():
                     return False
@@ -204,7 +214,9 @@ class JournalWriter:
     def __enter__(self) -> JournalWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def statistics(self) -> WriterStatistics:
@@ -320,7 +332,9 @@ class JournalWriter:
                 try:
                     item.on_durable(Durable(item.seq, now) if item.seq > 0 else None)
                 except Exception as error:
-                    self._tell(JournalError(f"journal: on_durable of {item.kind!r} raised {error!r}; the record is written."))
+                    self._tell(
+                        JournalError(f"journal: on_durable of {item.kind!r} raised {error!r}; the record is written.")
+                    )
         with self._condition:
             waiting = [queue[0].number for queue in (self._decisions, self._samples) if queue]
             self._settled = min(waiting) - 1 if waiting else self._number

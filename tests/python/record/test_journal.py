@@ -49,7 +49,7 @@ def test_files_are_private_and_the_wal_is_folded_in_on_close(tmp_path: Path) -> 
         assert journal._db.execute("PRAGMA synchronous").fetchone() == (2,)
     assert stat.S_IMODE((home / "journal.db").stat().st_mode) == 0o600
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
-    assert sorted(os.listdir(home)) == ["journal.db", "journal.db.lock", "keys"]
+    assert sorted(p.name for p in home.iterdir()) == ["journal.db", "journal.db.lock", "keys"]
 
 
 def test_reopening_continues_the_chain_in_a_new_epoch(tmp_path: Path) -> None:
@@ -86,8 +86,10 @@ def test_second_writer_is_refused_here_and_in_another_process(tmp_path: Path) ->
     with Journal(tmp_path / "journal.db", tmp_path / "keys") as journal:
         with pytest.raises(RefusedError, match=f"pid {os.getpid()}.*Stop that process"):
             Journal(tmp_path / "journal.db", tmp_path / "keys")
-        code = f"from argus.record.journal import Journal; Journal({str(tmp_path / 'journal.db')!r}, {str(tmp_path / 'keys')!r})"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        code = "import sys; from argus.record.journal import Journal; Journal(sys.argv[1], sys.argv[1] + '-keys')"
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(journal.path)], capture_output=True, text=True, timeout=60
+        )
         assert done.returncode == 1 and "RefusedError" in done.stderr
         journal.append("still", {})
         journal.commit()
@@ -121,7 +123,7 @@ def test_full_disk_keeps_the_records_and_the_next_commit_writes_them(tmp_path: P
         for i in range(200):
             journal.append("big", {"i": i, "x": "y" * 200})
         for attempt in (1, 2):
-            with pytest.raises(JournalError, match="200 records, found: database or disk is full.*free space"):
+            with pytest.raises(JournalError, match=r"200 records, found: database or disk is full.*free space"):
                 journal.commit()
             assert (journal.pending, journal.committed, journal.failed_commits) == (200, 1, attempt)
         journal._db.execute("PRAGMA max_page_count = 1000000")
@@ -240,12 +242,16 @@ while True:
 
 
 def test_killed_writer_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
-    """SIGKILL at 20 different moments: every acknowledged record is there, the chain verifies, the next writer goes on."""
+    """SIGKILL at 20 different moments: every acknowledged record is there, the chain verifies, the next writer goes
+    on.
+    """
     path, keys = tmp_path / "journal.db", tmp_path / "keys"
     open_keys(keys)
     acknowledged = 0
     for round_number in range(20):
-        child = subprocess.Popen([sys.executable, "-c", _WRITER, str(path), str(keys)], stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(path), str(keys)], stdout=subprocess.PIPE, text=True
+        )
         assert child.stdout is not None
         assert child.stdout.readline() == "open\n"
         time.sleep(0.0017 * round_number)
@@ -264,14 +270,16 @@ def test_killed_writer_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
 
 
 _payloads = st.dictionaries(
-    st.text(max_size=8), st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.text(max_size=20), st.binary()),
+    st.text(max_size=8), st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=20) | st.binary(),
     max_size=4,
 )  # fmt: skip
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(groups=st.lists(st.lists(_payloads, max_size=5), max_size=5), kind=st.text(min_size=1, max_size=16))
-def test_any_content_verifies_and_comes_back(tmp_path_factory: pytest.TempPathFactory, groups: list[Any], kind: str) -> None:
+def test_any_content_verifies_and_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, groups: list[Any], kind: str
+) -> None:
     folder = tmp_path_factory.mktemp("journal")
     with Journal(folder / "journal.db", folder / "keys") as journal:
         for group in groups:

@@ -19,7 +19,7 @@ def test_pair_is_created_once_private_and_durable(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "keys" / "journal.key").stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
     assert open_keys(tmp_path / "keys").key_id == first.key_id
-    assert sorted(os.listdir(tmp_path / "keys")) == ["journal.key", "journal.pub"]
+    assert sorted(p.name for p in (tmp_path / "keys").iterdir()) == ["journal.key", "journal.pub"]
     assert "PRIVATE" not in repr(first)
     assert signature_holds(load_public(first.public_path), first.sign(b"x"), b"x")
     assert not signature_holds(load_public(first.public_path), first.sign(b"x"), b"y")
@@ -71,7 +71,7 @@ def test_two_that_create_at_once_agree(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         ids = {key.key_id for key in pool.map(lambda _: open_keys(tmp_path / "keys"), range(16))}
     assert len(ids) == 1
-    assert sorted(os.listdir(tmp_path / "keys")) == ["journal.key", "journal.pub"]
+    assert sorted(p.name for p in (tmp_path / "keys").iterdir()) == ["journal.key", "journal.pub"]
 
 
 def test_several_public_keys_by_id(tmp_path: Path) -> None:

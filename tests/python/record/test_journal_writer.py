@@ -1,4 +1,6 @@
-"""The journal's writer thread: never blocks its callers, sheds samples before decisions, counts and reports what it sheds."""
+"""The journal's writer thread: never blocks its callers, sheds samples before decisions, counts and reports what it
+sheds.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Verification: every change of a record is seen and the first one named; a clean journal never raises a false alarm."""
+"""Verification: every change of a record is seen and the first one named; a clean journal never raises a false
+alarm.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ def test_clean_journal_is_ok(clean: Path) -> None:
     assert (report.last_seq, report.last_ts) == (12, 1_700_000_000_000_000_000)
 
 
-@pytest.mark.parametrize("column", ["ts = ts + 1", "kind = 'other'", "actor = 'eve'", "payload = x'80'", "hash = zeroblob(32)"])
+@pytest.mark.parametrize(
+    "column", ["ts = ts + 1", "kind = 'other'", "actor = 'eve'", "payload = x'80'", "hash = zeroblob(32)"]
+)
 def test_edited_record_is_named(clean: Path, column: str) -> None:
     report = tamper(clean, lambda db: db.execute(f"UPDATE records SET {column} WHERE seq = 5"))
     assert (report.ok, report.first_bad, report.records) == (False, 5, 4)
@@ -134,7 +138,9 @@ def test_forged_chain_without_the_key_fails_on_its_signature(clean: Path) -> Non
 
 def test_edited_last_hash_in_a_group_points_at_the_replaced_record(clean: Path) -> None:
     def replace(db: sqlite3.Connection) -> None:
-        ts, kind, payload, prev = db.execute("SELECT ts, kind, payload, prev_hash FROM records WHERE seq = 4").fetchone()
+        ts, kind, payload, prev = db.execute(
+            "SELECT ts, kind, payload, prev_hash FROM records WHERE seq = 4"
+        ).fetchone()
         db.execute(
             "UPDATE records SET actor = 'eve', hash = ? WHERE seq = 4",
             (record_hash(4, ts, kind.encode(), b"eve", payload, prev),),
