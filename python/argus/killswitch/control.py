@@ -371,6 +371,7 @@ class Control:
         incident: str = "",
         pids: Iterable[tuple[int, int]] = (),
         absolute: bool = False,
+        observe: bool = False,
     ) -> Trip:
         """Stop a scope. Never waits for the disk: `Trip.make_durable` does, later, on another thread.
 
@@ -383,6 +384,7 @@ class Control:
         detectors : JSON-able descriptions of what spoke · evidence : ids of events and anomalies
         incident : its id · pids : (pid, start time ns since boot) pairs that this is about
         absolute : an absolute budget: no hold suppresses it
+        observe : this scope is only observed: an automatic trip goes to `shadow/` whatever the mode
 
         Returns
         -------
@@ -402,7 +404,7 @@ class Control:
         trip = Trip(self, cause, target)
         if automatic:
             trip.held = not absolute and self._is_held(target)
-            trip.shadow = trip.held or self.mode == "observe"
+            trip.shadow = trip.held or observe or self.mode == "observe"
         if trip.shadow:
             self._put_shadow(trip, cause, target)
         elif target.directory:

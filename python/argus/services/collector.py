@@ -455,14 +455,14 @@ class Collector:
             raise UsageError(f"finished: expected a registered session, found {name!r}")
         self._drain()
         issue = ""
-        if result.get("stopped_by"):
+        if result.get("stop"):
             scope = Scope(ScopeKind.SESSION, name, session=name)
             incident = self._book.acted(
-                key_of(scope, "runaway"), f"process tree: {result['state']}", state=IncidentState.STOPPED
+                key_of(scope, "runaway"), f"process tree: {result['stop']}", state=IncidentState.STOPPED
             )
             if incident is not None:
-                verified = result["state"] == "verified_stopped"
-                self._file_issue(incident, verified=verified, stopped=tuple(result.get("stopped", ())))
+                verified = result["stop"] == "verified_stopped"
+                self._file_issue(incident, verified=verified, stopped=(_ending(result),))
                 issue = str(self._issues.path(incident))
         self._writer.put("session_finished", {"session": name, **result}, urgent=True)
         self._release(name)
@@ -530,6 +530,12 @@ def _detector(anomaly: Anomaly) -> dict[str, Any]:
         "bits": anomaly.bits,
         "since": anomaly.since,
     }
+
+
+def _ending(result: dict[str, Any]) -> str:
+    """How a supervisor ended its process tree, for the issue."""
+    left = f"; still there: {', '.join(result['left'])}" if result["left"] else ""
+    return f"{result['stop']}: {result['signalled']} processes, all gone {result['all_gone_ns'] / 1e6:.1f} ms after the flag{left}"
 
 
 def _what_happened(trip: Trip) -> str:

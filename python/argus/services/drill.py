@@ -21,7 +21,7 @@ from argus.killswitch.control import Control
 from argus.record.journal import read
 from argus.record.verify import verify
 from argus.schema import Scope, ScopeKind, StopKind
-from argus.services.session import register, report, start_collector
+from argus.services.session import register, report, start_collector, told
 from argus.services.sessions import SessionRequest, own_identity
 
 _BUDGET_NUSD = 1_000_000_000
@@ -82,34 +82,28 @@ def _rehearse(folder: Path, tell: Callable[[str], object]) -> list[Step]:
         reply = register(
             home, SessionRequest(session=_SESSION, pid=pid, start_time=start_time, cap_nusd=_BUDGET_NUSD), timeout_s=5
         )
-        control = Control(Path(reply["control"]), mode="enforce")
-        control.open()
         tell("runaway agent starts: the same call over and over, 0.05 USD each, budget 1 USD")
         result = supervise.run(
             [sys.executable, "-m", "argus.services.runaway"],
-            env={
-                **os.environ,
-                "ARGUS_SESSION": _SESSION,
-                "ARGUS_EVENTS": reply["endpoint"],
-                "ARGUS_CONTROL": reply["control"],
-            },
-            control=control,
+            control=reply["control"],
             scope=Scope(ScopeKind.SESSION, _SESSION, session=_SESSION),
+            env={**os.environ, "ARGUS_EVENTS": reply["endpoint"], "ARGUS_CONTROL": reply["control"]},
             grace_s=0.2,
         )
+        gone_ns = time.time_ns() - time.monotonic_ns() + result.flag_seen_ns + result.all_gone_ns
         finished = report(home, _SESSION, result)
     finally:
         collector.terminate()
         collector.wait(15)
-    steps = _judge(home, control, result, finished)
+    with Control(config.control) as control:
+        flags = [flag.path for flag in control.flags() if flag.kind is StopKind.HARD_KILL]
+    steps = _judge(home, flags, result, gone_ns, str(finished.get("issue", "")))
     for step in steps:
         tell(_line(step))
     return steps
 
 
-def _judge(
-    home: Path, control: Control, result: supervise.RunResult, finished: dict[str, object]
-) -> list[Step]:
+def _judge(home: Path, flags: list[str], result: supervise.RunResult, gone_ns: int, issue: str) -> list[Step]:
     """What happened, read from the journal and the disk, not from anybody's word."""
     journal, key = home / "journal.db", home / "keys" / "journal.pub"
     records = list(read(journal))
@@ -122,8 +116,6 @@ def _judge(
         return None if not ns else (int(ns) - crossed) / 1e6
 
     durable = next((r for r in records if r.kind == "stop_durable" and r.payload["stop"] == kill.payload["id"]), None)
-    flags = [f.path for f in control.flags() if f.kind is StopKind.HARD_KILL]
-    issue = str(finished.get("issue", ""))
     verdict = verify(journal, key)
     return [
         Step(
@@ -136,7 +128,7 @@ def _judge(
             name="flag visible",
             ok=bool(flags),
             after_ms=after(kill.payload["linked_ns"]),
-            detail=", ".join(map(str, flags)) or "no hard_kill.flag found",
+            detail=", ".join(flags) or "no hard_kill.flag found",
         ),
         Step(
             name="durable",
@@ -146,9 +138,9 @@ def _judge(
         ),
         Step(
             name="every pid gone",
-            ok=result.state == "verified_stopped",
-            after_ms=after(result.all_gone_ns),
-            detail=result.summary(),
+            ok=result.stop == "verified_stopped",
+            after_ms=after(gone_ns),
+            detail=told(result),
         ),
         Step(name="P0 issue", ok=bool(issue) and Path(issue).exists(), after_ms=None, detail=issue or "none"),
         Step(

@@ -15,7 +15,6 @@ import msgspec
 
 from argus.errors import ArgusError, UnreachableError
 from argus.killswitch import supervise
-from argus.killswitch.control import Control
 from argus.schema import Scope, ScopeKind
 from argus.services.sessions import SessionRequest, own_identity, parse_usd
 from argus.wire.zmq import CommandClient
@@ -61,20 +60,14 @@ def run_session(
         except UnreachableError:
             own_collector = start_collector(config.home, config_path)
             reply = register(config.home, request, timeout_s=5.0)
-        control = Control(Path(reply["control"]), mode=config.killswitch.mode)
-        control.open()
         result = supervise.run(
             list(command),
-            env={
-                **os.environ,
-                "ARGUS_SESSION": name,
-                "ARGUS_EVENTS": reply["endpoint"],
-                "ARGUS_CONTROL": str(Path(reply["control"]).absolute()),
-            },
-            control=control,
+            control=reply["control"],
             scope=Scope(ScopeKind.SESSION, name, session=name),
+            env={**os.environ, "ARGUS_EVENTS": reply["endpoint"], "ARGUS_CONTROL": reply["control"]},
             pause=pause,
             grace_s=grace_s,
+            when_silent=config.killswitch.when_silent,
         )
         report(config.home, name, result)
         _say(result)
@@ -133,6 +126,15 @@ def report(home: Path, session: str, result: supervise.RunResult) -> dict[str, A
         return {}
 
 
+def told(result: supervise.RunResult) -> str:
+    """How a stopped run ended, in a sentence."""
+    left = f"; still there: {', '.join(result.left)}" if result.left else ""
+    return (
+        f"{result.stop}: {result.signalled} processes signalled, first after {result.first_signal_ns / 1e6:.1f} ms, "
+        f"all gone after {result.all_gone_ns / 1e6:.1f} ms{left}"
+    )
+
+
 def _say(result: supervise.RunResult) -> None:
-    if result.stopped_by is not None:
-        print(f"argus run: stopped by {result.stopped_by}: {result.summary()}", file=sys.stderr)
+    if result.stop:
+        print(f"argus run: stopped, {result.cause}: {told(result)}", file=sys.stderr)

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import re
+import select
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -222,6 +223,41 @@ class Follower:
         self.rotations += 1
         found.extend(self._packer.finish())
         self.close()
+
+
+class Stream:
+    """Follows a pipe or a terminal of JSON lines (standard input) without blocking; `ended` once it is closed.
+
+    Parameters
+    ----------
+    descriptor : open for reading; stays the caller's
+    """
+
+    def __init__(self, descriptor: int, *, events_max: int = EVENTS_MAX) -> None:
+        self.ended = False
+        self._descriptor = descriptor
+        self._packer = _Packer(max(1, min(events_max, EVENTS_MAX)))
+
+    def poll(self, max_bytes: int = 4 << 20) -> list[Frame]:
+        """Frames of the whole lines that are there now, from at most `max_bytes`.
+
+        Raises
+        ------
+        UnreachableError : the descriptor cannot be read
+        """
+        found: list[Frame] = []
+        try:
+            # Asked, not set to O_NONBLOCK: that would change the terminal for everybody who shares it.
+            while max_bytes > 0 and not self.ended and select.select([self._descriptor], [], [], 0)[0]:
+                block = os.read(self._descriptor, min(_READ_BYTES, max_bytes))
+                max_bytes -= len(block)
+                found.extend(self._packer.add_block(block))
+                self.ended = not block
+        except OSError as error:
+            self.ended = True
+            raise UnreachableError(f"standard input: expected to read, found {error.strerror}; read no further.") from error
+        found.extend(self._packer.finish(end_of_file=self.ended))
+        return found
 
 
 class _Packer:
