@@ -24,6 +24,15 @@ py::array copy_as(const py::dtype& type, const std::vector<T>& column, std::size
     return out;
 }
 
+template <class Counts>
+py::dict count_rejects(Counts counts) {
+    py::dict out;
+    for (std::size_t i = 1; i < counts.size(); ++i) {
+        if (counts[i] != 0) out[events::to_string(static_cast<events::Reject>(i))] = counts[i];
+    }
+    return out;
+}
+
 }  // namespace
 
 py::str text(std::string_view bytes) {
@@ -86,6 +95,70 @@ py::dict processes_to_dict(const sources::ProcessTable& table) {
         out[columns[i].name] = copy_as(py::dtype::of<double>(), table.columns[i], rows);
     }
     return out;
+}
+
+py::dict reject_dict(std::span<const std::uint32_t> counts) { return count_rejects(counts); }
+py::dict reject_dict(std::span<const std::uint64_t> counts) { return count_rejects(counts); }
+
+py::list source_list(const engine::EventPlane& plane) {
+    py::list out;
+    for (const engine::EventSourceStatus& s : plane.sources()) {
+        py::dict d;
+        d["name"] = text(s.name);
+        d["credential"] = s.credential;
+        d["events"] = s.events;
+        d["lost"] = s.lost;
+        d["late"] = s.late;
+        d["retransmissions"] = s.retransmissions;
+        d["reused_ids"] = s.reused_ids;
+        d["rejected"] = reject_dict(s.rejected);
+        d["lossless"] = s.lossless;
+        d["last_ts"] = s.last_ts;
+        d["last_seen"] = s.last_seen;
+        out.append(d);
+    }
+    return out;
+}
+
+py::dict totals_dict(const engine::EventPlane& plane) {
+    const engine::EventPlaneTotals t = plane.totals();
+    py::dict d;
+    d["frames"] = t.frames;
+    d["accepted"] = t.accepted;
+    d["rejected"] = reject_dict(t.rejected);
+    d["unknown_types"] = t.unknown_types;
+    d["retransmissions"] = t.retransmissions;
+    d["anomalies"] = t.anomalies;
+    d["unspoken"] = t.unspoken;
+    d["live_sources"] = t.live_sources;
+    d["live_tasks"] = t.live_tasks;
+    d["tasks"] = t.tasks;
+    d["accounts"] = t.accounts;
+    d["evicted"] = t.evicted_sources + t.evicted_tasks + t.evicted_accounts + t.evicted_calls;
+    return d;
+}
+
+py::list quarantine_list(const engine::EventPlane& plane) {
+    py::list out;
+    for (const engine::Quarantined& q : plane.quarantine()) {
+        py::dict d;
+        d["reason"] = events::to_string(q.reason);
+        d["detail"] = q.detail;
+        d["source"] = text(q.source.view());
+        d["size"] = q.whole;
+        d["ts"] = q.ts;
+        d["bytes"] = py::bytes(reinterpret_cast<const char*>(q.bytes.data()), q.size);
+        out.append(d);
+    }
+    return out;
+}
+
+ScopeKind scope_kind(const std::string& name) {
+    for (const auto kind :
+         {ScopeKind::host, ScopeKind::tenant, ScopeKind::agent, ScopeKind::session, ScopeKind::task}) {
+        if (name == to_string(kind)) return kind;
+    }
+    throw py::value_error("scope kind: expected host, tenant, agent, session or task, found '" + name + "'");
 }
 
 py::list host_status_to_list(engine::HostPlane& host) {

@@ -3,6 +3,9 @@
 
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
+#include <span>
+#include <string>
 #include <string_view>
 
 #include "engine/event_plane.hpp"
@@ -18,6 +21,12 @@ namespace argus::bindings {
 [[nodiscard]] pybind11::dict scope_to_dict(const Scope& scope);
 [[nodiscard]] pybind11::dict anomaly_to_dict(const Anomaly& anomaly);  // keys of argus.schema.Anomaly but `host`
 [[nodiscard]] pybind11::dict processes_to_dict(const sources::ProcessTable& table);
+[[nodiscard]] pybind11::dict reject_dict(std::span<const std::uint32_t> counts);  // reason -> count, zeros left out
+[[nodiscard]] pybind11::dict reject_dict(std::span<const std::uint64_t> counts);
+[[nodiscard]] pybind11::list source_list(const engine::EventPlane& plane);
+[[nodiscard]] pybind11::dict totals_dict(const engine::EventPlane& plane);
+[[nodiscard]] pybind11::list quarantine_list(const engine::EventPlane& plane);
+[[nodiscard]] ScopeKind scope_kind(const std::string& name);  // throws ValueError
 [[nodiscard]] pybind11::list host_status_to_list(engine::HostPlane& host);
 
 }  // namespace argus::bindings

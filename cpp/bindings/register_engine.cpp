@@ -75,13 +75,6 @@ py::dict catalog() {
     return out;
 }
 
-ScopeKind scope_kind(const std::string& name) {
-    for (const auto kind : {ScopeKind::host, ScopeKind::tenant, ScopeKind::agent, ScopeKind::session, ScopeKind::task}) {
-        if (name == to_string(kind)) return kind;
-    }
-    throw py::value_error("scope kind: expected host, tenant, agent, session or task, found '" + name + "'");
-}
-
 engine::StopKind stop_kind(const std::string& name) {
     for (const auto kind : {engine::StopKind::hard_kill, engine::StopKind::write_lockdown}) {
         if (name == engine::to_string(kind)) return kind;
@@ -163,8 +156,13 @@ py::object history(const Engine& engine, const std::string& name) {
 
 py::dict statistics(Engine& engine) {
     const auto& s = engine.statistics();
-    py::dict out = event_statistics_to_dict(engine.events());
+    const auto& plane = engine.events();
+    py::dict out;
+    out["events"] = totals_dict(plane);
+    out["event_sources"] = source_list(plane);
+    out["last_event_ts"] = plane.now();
     out["steps"] = s.steps;
+    out["anomalies"] = s.anomalies;
     out["step_ns_last"] = s.step_ns_last;
     out["step_ns_max"] = s.step_ns_max;
     out["ingest_ns_total"] = s.ingest_ns_total;
@@ -176,10 +174,16 @@ py::dict statistics(Engine& engine) {
 
 using LeafValues = std::vector<std::tuple<std::string, bool, std::vector<double>>>;
 
-std::vector<engine::LeafOptions> leaf_options(const LeafValues& values) {
-    std::vector<engine::LeafOptions> out;
-    for (const auto& [name, enabled, options] : values) out.push_back({name, enabled, options});
-    return out;
+// Prices come per million tokens and are kept per token, rounded up: an estimate is an upper bound.
+void add_price(events::LedgerOptions& ledger, const std::string& model, std::pair<std::int64_t, std::int64_t> per_mtok) {
+    constexpr std::int64_t kTokens = 1'000'000;
+    const auto per_token = [](std::int64_t nusd) { return nusd / kTokens + (nusd % kTokens != 0 ? 1 : 0); };
+    const events::Price price{model, per_token(per_mtok.first), per_token(per_mtok.second)};
+    if (model.empty()) {
+        ledger.default_price = price;
+    } else {
+        ledger.prices.push_back(price);
+    }
 }
 
 std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& sys, const std::string& cgroup,
@@ -205,10 +209,18 @@ std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& 
         }
     }
     options.bank.false_alarms_per_day = false_alarms_per_day;
-    options.events.auditors = leaf_options(auditors);
-    options.events.criteria = leaf_options(criteria);
-    for (const auto& [kind, nusd] : caps_nusd) options.events.default_caps.push_back({scope_kind(kind), nusd, caps_strict});
-    for (const auto& [model, price] : prices) options.events.prices.push_back({model, price.first, price.second});
+    options.events.auditors.clear();
+    for (const auto* descriptor : engine::auditor_catalog()) {
+        for (const auto& [name, enabled, values] : auditors) {
+            if (enabled && name == descriptor->leaf.name) options.events.auditors.push_back({descriptor, values});
+        }
+    }
+    for (const auto& [name, enabled, values] : criteria) options.events.criteria.push_back({name, enabled, values});
+    for (const auto& [kind, nusd] : caps_nusd) {
+        options.events.ledger.default_cap[static_cast<std::size_t>(scope_kind(kind))] = nusd;
+    }
+    options.events.ledger.default_strict = caps_strict;
+    for (const auto& [model, price] : prices) add_price(options.events.ledger, model, price);
     options.history_rows = history_rows;
     options.guard_every_session = guard_every_session;
     return std::make_unique<Engine>(std::move(options));
@@ -240,7 +252,7 @@ void register_engine(py::module_& m) {
                      const py::gil_scoped_release unlocked;
                      report = engine.ingest(std::as_bytes(std::span(view)), credential, require_seq, now, found);
                  }
-                 return py::make_tuple(report.accepted, rejected_to_dict(report), to_python(found));
+                 return py::make_tuple(report.accepted, reject_dict(report.rejected), to_python(found));
              })
         .def("step",
              [](Engine& engine, Nanos now) {
@@ -249,6 +261,12 @@ void register_engine(py::module_& m) {
                      const py::gil_scoped_release unlocked;
                      engine.step(now, found);
                  }
+                 return to_python(found);
+             })
+        .def("finish",
+             [](Engine& engine, Nanos now) {
+                 std::vector<Anomaly> found;
+                 engine.finish(now, found);
                  return to_python(found);
              })
         .def("take_decisions", &take_decisions)
@@ -274,7 +292,12 @@ void register_engine(py::module_& m) {
              })
         .def("spend",
              [](Engine& engine, const std::string& kind, const std::string& tenant, const std::string& name) {
-                 return spend_to_dict(engine.events().spend(scope_kind(kind), tenant, name));
+                 const auto spent = engine.events().spend(scope_kind(kind), tenant, name);
+                 py::dict out;
+                 out["metered"] = spent.metered;
+                 out["reserved"] = spent.reserved;
+                 out["upper"] = spent.upper;
+                 return out;
              })
         .def("latest", &latest)
         .def("history", &history)
@@ -283,7 +306,7 @@ void register_engine(py::module_& m) {
                  return engine.host() != nullptr ? processes_to_dict(engine.host()->processes()) : py::dict();
              })
         .def("statistics", &statistics)
-        .def("quarantine", [](Engine& engine) { return quarantine_to_list(engine.events()); })
+        .def("quarantine", [](Engine& engine) { return quarantine_list(engine.events()); })
         .def("snapshot",
              [](const Engine& engine) {
                  const auto state = engine.snapshot();

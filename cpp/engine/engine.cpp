@@ -54,6 +54,12 @@ Anomaly to_anomaly(const Utterance& said, const SeriesInfo& info, Nanos wall_now
     return anomaly;
 }
 
+std::vector<SeriesInfo> infos_of(std::span<const NumericSeries> series) {
+    std::vector<SeriesInfo> infos;
+    for (const NumericSeries& s : series) infos.push_back({s.name, s.unit, Kind::gauge, {}});
+    return infos;
+}
+
 }  // namespace
 
 Engine::Engine(EngineOptions options)
@@ -63,7 +69,7 @@ Engine::Engine(EngineOptions options)
                 : nullptr),
       events_(options_.events),
       host_slots_(host_ ? options_.host.max_series : 0),
-      event_series_(events_.series_infos()),
+      event_series_(infos_of(events_.series(clock_.mono()))),
       bank_(host_slots_ + static_cast<std::uint32_t>(event_series_.size()), options_.bank),
       history_((bank_.capacity() + kHistoryTile - 1) / kHistoryTile),
       stops_(options_.guard_every_session),
@@ -124,6 +130,15 @@ void Engine::step(Nanos wall_now, std::vector<Anomaly>& out) {
     });
 }
 
+void Engine::finish(Nanos wall_now, std::vector<Anomaly>& out) {
+    step(wall_now, out);
+    guarded([&] {
+        const std::size_t before = out.size();
+        events_.finish(wall_now, out);
+        decide(std::span(out).subspan(before));
+    });
+}
+
 void Engine::gather_row() {
     host_->drain();
     const auto reopened = host_->reopened();
@@ -142,7 +157,8 @@ void Engine::gather_row() {
     const auto observed = host_->row();
     const auto end = std::copy(observed.begin(), observed.end(), row_.begin());
     std::fill(end, row_.begin() + host_slots_, kNotANumber);
-    events_.series_values(std::span(row_).subspan(host_slots_));
+    auto* out = row_.data() + host_slots_;
+    for (const NumericSeries& series : events_.series(clock_.mono())) *out++ = series.value;
 }
 
 void Engine::remember() {
@@ -176,7 +192,7 @@ void Engine::decide(std::span<const Anomaly> found) {
         auto decision = stops_.decide(anomaly);
         if (!decision) continue;
         if (word_ && enforce_ && decision->scope.kind == ScopeKind::host) {
-            word_->raise_bits(decision->kind == StopKind::hard_kill ? EpochWord::kHostKill : EpochWord::kHostLockdown);
+            (void)word_->raise_bits(decision->kind == StopKind::hard_kill ? kHostKill : kHostLockdown);
             decision->word_raised = true;
         }
         decisions_.push_back(std::move(*decision));

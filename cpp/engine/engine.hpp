@@ -51,6 +51,9 @@ public:
     // One tick: drains samples, turns counters into rates, scores, speaks, learns; runs the auditors' deadlines.
     void step(Nanos wall_now, std::vector<Anomaly>& out);
 
+    // The end of a replay: a last step, and nothing is waited for any longer.
+    void finish(Nanos wall_now, std::vector<Anomaly>& out);
+
     [[nodiscard]] std::vector<Decision> take_decisions() { return std::exchange(decisions_, {}); }
 
     // Maps the epoch word. Host-wide decisions flip it while enforce is set, else they are only reported.

@@ -191,6 +191,10 @@ class Engine:
         """
         return self._records(self._core.step(time.time_ns() if now is None else now))
 
+    def finish(self, now: int) -> list[Anomaly]:
+        """The end of a replay: a last step at `now` (wall-clock ns), and nothing is waited for any longer."""
+        return self._records(self._core.finish(now))
+
     def decisions(self) -> list[Decision]:
         """Stops decided since the last call, in order; the caller sets the flags."""
         return [

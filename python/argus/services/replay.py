@@ -74,12 +74,14 @@ def replay(
     with Engine(config, host_plane=False, guard_every_session=True) as engine:
         for frame in jsonl.frames(source):
             rejected.update(frame.errors)
+            if not frame.count:
+                continue
             report = engine.ingest(frame.data, now=EVENT_TIME)
             accepted += report.accepted
             rejected.update(report.rejected)
             file_under(report.anomalies, engine.decisions())
         last_ts = int(engine.statistics()["last_event_ts"])
-        file_under(engine.step(last_ts), engine.decisions())
+        file_under(engine.finish(last_ts), engine.decisions())
     return ReplayReport(
         anomalies=anomalies,
         incidents=list(incidents.values()),
