@@ -2,8 +2,10 @@
 // Absent text is an empty view with data() == nullptr; absent numbers are kAbsent. Limits are those of the schema.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <string_view>
 
 #include "base/clock.hpp"
@@ -44,6 +46,7 @@ struct Event {
     std::int8_t cost_estimated = -1;  // likewise
     std::string_view error, eval, label, text;
     double score = std::numeric_limits<double>::quiet_NaN();
+    std::span<const std::byte> entities, attrs;  // the validated msgpack array and map, still encoded; empty = absent
     std::uint64_t content_hash = 0;  // of the whole encoded map: tells a retransmission from a reused id
 };
 

@@ -1,0 +1,86 @@
+// The contract of an auditor: it reads each event once, right after the ledger booked it (ledger.sighting() says what was
+// special about it), and deadlines on the tick. It states Facts to be judged by the criteria above it, and speaks only
+// when it has something new to say; the views of an Event die with the call. Nothing here allocates but an Anomaly.
+// A leaf is one `.cpp` with one AuditorDescriptor; option values travel in the order of its descriptor.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "base/clock.hpp"
+#include "base/codec.hpp"
+#include "events/ledger.hpp"
+#include "model/anomaly.hpp"
+#include "model/event.hpp"
+#include "model/option.hpp"
+
+namespace argus::auditors {
+
+// What a deterministic rule found, in the terms the criteria are written in.
+struct Facts {
+    enum class Rule : std::uint8_t { order, loss, loop, budget };
+    Rule rule = Rule::order;
+    // order: the source that broke the order
+    bool lossless = false;
+    std::uint32_t source = events::kNone;
+    // loop
+    int period = 0;
+    std::uint64_t repeats = 0;      // whole cycles, the first counted
+    double duration_s = 0.0;
+    std::int64_t metered_nusd = 0;  // loop: spend since the loop began; budget: metered + reserved
+    std::int64_t upper_nusd = 0;    // the same with unknown cost at its upper bound
+    std::int64_t cap_nusd = 0;      // of the session (loop) or of the account (budget); 0 = none
+    bool strict = false;            // budget: unknown cost counts towards the cap
+};
+
+struct Verdict {
+    Severity severity = Severity::info;
+    const char* criterion = "";  // empty = no criterion holds
+};
+
+class Emit {
+public:
+    virtual ~Emit() = default;
+    [[nodiscard]] virtual Verdict judge(const Facts& facts, const events::Ledger& ledger, Nanos now) const = 0;
+    virtual void say(Anomaly&& anomaly) = 0;
+};
+
+class Auditor {
+public:
+    virtual ~Auditor() = default;
+    virtual void on_event(const Event& event, events::Ledger& ledger, Emit& emit) = 0;
+    virtual void on_tick(Nanos now, events::Ledger& ledger, Emit& emit) = 0;
+    // No more events will come: what waits for others is judged on what is known.
+    virtual void finish(Nanos, events::Ledger&, Emit&) {}
+    virtual void save(Writer& writer) const = 0;
+    virtual void load(Reader& reader) = 0;
+};
+
+struct AuditorDescriptor {
+    Leaf leaf;
+    std::unique_ptr<Auditor> (*make)(std::span<const double> option_values);
+};
+
+// The narrowest scope the names tell: task, session, agent, tenant, else the host.
+[[nodiscard]] inline Scope narrowest_scope(std::string_view tenant, std::string_view agent, std::string_view session,
+                                           std::string_view task) {
+    Scope scope;
+    scope.tenant = tenant;
+    scope.agent = agent;
+    scope.session = session;
+    scope.task = task;
+    scope.kind = !task.empty()      ? ScopeKind::task
+                 : !session.empty() ? ScopeKind::session
+                 : !agent.empty()   ? ScopeKind::agent
+                 : !tenant.empty()  ? ScopeKind::tenant
+                                    : ScopeKind::host;
+    const std::string_view names[] = {{}, tenant, agent, session, task};
+    scope.id = names[static_cast<std::size_t>(scope.kind)];
+    return scope;
+}
+
+[[nodiscard]] inline double usd(std::int64_t nusd) noexcept { return static_cast<double>(nusd) * 1e-9; }
+
+}  // namespace argus::auditors

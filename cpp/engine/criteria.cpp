@@ -1,0 +1,129 @@
+#include "engine/criteria.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+namespace argus::engine {
+namespace {
+
+using auditors::Facts;
+using auditors::Verdict;
+
+enum Row : std::size_t { kC1, kC2, kW1, kW3, kW5 };
+
+constexpr Option kC1Options[] = {{"share", "1", 1.0, 0.01, 1.0, "share of the cap at which it counts as reached"}};
+
+enum C2Option : std::size_t { kC2Calls, kC2Cycles, kC2Period, kC2Usd, kC2Share, kC2Seconds };
+constexpr Option kC2Options[] = {
+    {"equal_calls", "1", 8, 2, 10000, "consecutive equal calls"},
+    {"cycle_repeats", "1", 6, 2, 10000, "or whole repeats of a longer cycle"},
+    {"cycle_period_max", "1", 4, 2, 8, "of at most so many calls"},
+    {"spend_usd", "USD", 1.0, 0, 1e9, "and metered spend of the loop of at least this"},
+    {"spend_cap_share", "1", 0.05, 0, 1, "or this share of the session's cap, whichever is larger"},
+    {"duration_s", "s", 120, 0, 1e7, "or lasting at least so long"},
+};
+
+constexpr Option kW1Options[] = {{"share", "1", 0.8, 0.01, 1.0, "share of the cap that the upper bound of spend reaches"}};
+
+enum W3Option : std::size_t { kW3Calls, kW3Seconds, kW3Usd, kW3Share };
+constexpr Option kW3Options[] = {
+    {"equal_calls", "1", 4, 2, 10000, "consecutive equal calls, or whole repeats of a cycle"},
+    {"duration_s", "s", 60, 0, 1e7, "and lasting at least so long"},
+    {"spend_usd", "USD", 0.10, 0, 1e9, "or spend of the loop, at its upper bound, of at least this"},
+    {"spend_cap_share", "1", 0.05, 0, 1, "or of this share of the session's cap"},
+};
+
+enum W5Option : std::size_t { kW5Lossy, kW5Window };
+constexpr Option kW5Options[] = {
+    {"lossy_faults", "1", 3, 1, 16, "faults a source that loses events must show; a lossless one needs one"},
+    {"window_s", "s", 600, 1, 1e6, "within so long"},
+};
+
+constexpr CriterionDescriptor kRows[] = {
+    {"C1", Severity::critical, "metered and reserved spend reaches an absolute cap", kC1Options},
+    {"C2", Severity::critical, "a long loop of result-equal calls that also spends or lasts", kC2Options},
+    {"W1", Severity::warning, "the upper bound of spend reaches a share of a cap", kW1Options},
+    {"W3", Severity::warning, "a loop of result-equal calls that also spends or lasts", kW3Options},
+    {"W5", Severity::warning, "events in an order or with an identity that cannot be right", kW5Options},
+};
+
+// Both sides are exact: a cap's share in double would lose nano-USD beyond 2^53.
+[[nodiscard]] bool reaches(std::int64_t amount, std::int64_t cap, double share) noexcept {
+    if (share == 1.0) return amount >= cap;
+    return static_cast<long double>(amount) >= static_cast<long double>(share) * static_cast<long double>(cap);
+}
+
+[[nodiscard]] std::int64_t nusd(double usd) noexcept { return static_cast<std::int64_t>(std::llround(usd * 1e9)); }
+
+}  // namespace
+
+std::span<const CriterionDescriptor> criteria() noexcept { return kRows; }
+
+Criteria::Criteria() {
+    for (const CriterionDescriptor& row : kRows) {
+        std::vector<double>& values = values_.emplace_back();
+        for (const Option& option : row.options) values.push_back(option.value);
+    }
+}
+
+void Criteria::configure(std::string_view criterion, std::span<const double> values) {
+    const std::string name(criterion);
+    for (std::size_t row = 0; row < std::size(kRows); ++row) {
+        if (criterion != kRows[row].name) continue;
+        const auto options = kRows[row].options;
+        if (values.size() != options.size()) {
+            throw std::invalid_argument("criteria." + name + ": expected " + std::to_string(options.size()) +
+                                        " values, found " + std::to_string(values.size()) + "; not started");
+        }
+        for (std::size_t i = 0; i < values.size(); ++i) {
+            if (values[i] >= options[i].min && values[i] <= options[i].max) continue;
+            throw std::invalid_argument("criteria." + name + "." + options[i].name + ": expected a number in [" +
+                                        std::to_string(options[i].min) + ", " + std::to_string(options[i].max) +
+                                        "], found " + std::to_string(values[i]) + "; not started");
+        }
+        values_[row].assign(values.begin(), values.end());
+        return;
+    }
+    throw std::invalid_argument("criteria." + name + ": no such criterion; not started");
+}
+
+Verdict Criteria::judge_loop(const Facts& f) const noexcept {
+    const bool single = f.period == 1;
+    const auto repeats = static_cast<double>(f.repeats);
+    const bool long_run = single ? repeats >= value(kC2, kC2Calls)
+                                 : f.period <= value(kC2, kC2Period) && repeats >= value(kC2, kC2Cycles);
+    const std::int64_t floor = nusd(value(kC2, kC2Usd));
+    const bool spends = f.metered_nusd >= floor &&
+                        (f.cap_nusd == 0 || reaches(f.metered_nusd, f.cap_nusd, value(kC2, kC2Share)));
+    if (long_run && (spends || f.duration_s >= value(kC2, kC2Seconds))) return {Severity::critical, "C2"};
+    const bool costs = f.upper_nusd >= nusd(value(kW3, kW3Usd)) ||
+                       (f.cap_nusd > 0 && reaches(f.upper_nusd, f.cap_nusd, value(kW3, kW3Share)));
+    if (repeats >= value(kW3, kW3Calls) && (costs || f.duration_s >= value(kW3, kW3Seconds))) {
+        return {Severity::warning, "W3"};
+    }
+    return {};
+}
+
+Verdict Criteria::judge_budget(const Facts& f) const noexcept {
+    if (f.cap_nusd <= 0) return {};
+    if (reaches(f.strict ? f.upper_nusd : f.metered_nusd, f.cap_nusd, value(kC1, 0))) return {Severity::critical, "C1"};
+    if (reaches(f.upper_nusd, f.cap_nusd, value(kW1, 0))) return {Severity::warning, "W1"};
+    return {};
+}
+
+Verdict Criteria::judge(const Facts& facts, const events::Ledger& ledger, Nanos now) const {
+    switch (facts.rule) {
+        case Facts::Rule::loss: return {};
+        case Facts::Rule::loop: return judge_loop(facts);
+        case Facts::Rule::budget: return judge_budget(facts);
+        case Facts::Rule::order: break;
+    }
+    if (facts.lossless) return {Severity::warning, "W5"};
+    const Nanos window = static_cast<Nanos>(value(kW5, kW5Window) * 1e9);
+    const std::uint32_t recent = ledger.faults_since(facts.source, now - window);
+    return recent >= static_cast<std::uint32_t>(value(kW5, kW5Lossy)) ? Verdict{Severity::warning, "W5"} : Verdict{};
+}
+
+}  // namespace argus::engine

@@ -1,0 +1,50 @@
+// The deterministic criteria of the event plane: what a fact justifies alone. Each is a row with its options; defaults are
+// the published ones, configuration may change them, `argus explain criteria` prints them.
+//   C1  metered + reserved spend reaches an absolute cap                                    critical
+//   C2  a long result-equal loop that also spends or lasts                                  critical
+//   W1  the upper bound of spend reaches a share of a cap                                   warning
+//   W3  a short result-equal loop that also spends or lasts                                 warning
+//   W5  a deterministic order fault: one of a lossless source, several of a lossy one       warning
+#pragma once
+
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "auditors/auditor.hpp"
+#include "model/anomaly.hpp"
+#include "model/option.hpp"
+
+namespace argus::engine {
+
+struct CriterionDescriptor {
+    const char* name;
+    Severity severity;
+    const char* documentation;
+    std::span<const Option> options;
+};
+
+[[nodiscard]] std::span<const CriterionDescriptor> criteria() noexcept;
+
+class Criteria {
+public:
+    Criteria();  // defaults
+
+    // Option values of one criterion, in descriptor order. Throws std::invalid_argument on an unknown name, a wrong count or
+    // a value out of bounds.
+    void configure(std::string_view criterion, std::span<const double> values);
+
+    // Facts in, severity and criterion out; for order faults of a lossy source the ledger tells how many it had lately.
+    [[nodiscard]] auditors::Verdict judge(const auditors::Facts& facts, const events::Ledger& ledger, Nanos now) const;
+
+private:
+    [[nodiscard]] double value(std::size_t criterion, std::size_t option) const noexcept {
+        return values_[criterion][option];
+    }
+    [[nodiscard]] auditors::Verdict judge_loop(const auditors::Facts& facts) const noexcept;
+    [[nodiscard]] auditors::Verdict judge_budget(const auditors::Facts& facts) const noexcept;
+
+    std::vector<std::vector<double>> values_;
+};
+
+}  // namespace argus::engine
