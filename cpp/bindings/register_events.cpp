@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "bindings/convert.hpp"
 #include "bindings/register.hpp"
 #include "engine/event_plane.hpp"
 
@@ -97,60 +98,10 @@ using events::Wire;
     return out;
 }
 
-[[nodiscard]] py::object number_or_none(double value) {
-    return std::isnan(value) ? py::object(py::none()) : py::object(py::float_(value));
-}
-
-[[nodiscard]] py::dict anomaly_dict(const Anomaly& a) {
-    py::dict scope;
-    scope["kind"] = to_string(a.scope.kind);
-    scope["id"] = a.scope.id;
-    scope["tenant"] = a.scope.tenant;
-    scope["agent"] = a.scope.agent;
-    scope["session"] = a.scope.session;
-    scope["task"] = a.scope.task;
-    py::dict out;
-    out["id"] = a.id;
-    out["ts"] = a.ts;
-    out["family"] = to_string(a.family);
-    out["detector"] = a.detector;
-    out["scope"] = scope;
-    out["series"] = a.series;
-    out["severity"] = to_string(a.severity);
-    out["message"] = a.message;
-    out["value"] = number_or_none(a.value);
-    out["expected"] = number_or_none(a.expected);
-    out["lower"] = number_or_none(a.lower);
-    out["upper"] = number_or_none(a.upper);
-    out["bits"] = a.bits;
-    out["false_alarm_interval_s"] = a.false_alarm_interval_s;
-    out["since"] = a.since;
-    out["direction"] = to_string(a.direction);
-    out["criterion"] = a.criterion;
-    out["evidence"] = a.evidence;
-    return out;
-}
-
 [[nodiscard]] py::list anomaly_list(const std::vector<Anomaly>& anomalies) {
     py::list out;
-    for (const Anomaly& a : anomalies) out.append(anomaly_dict(a));
+    for (const Anomaly& a : anomalies) out.append(anomaly_to_dict(a));
     return out;
-}
-
-template <class Counts>
-[[nodiscard]] py::dict reject_dict(const Counts& counts) {
-    py::dict out;
-    for (std::size_t i = 1; i < counts.size(); ++i) {
-        if (counts[i] != 0) out[events::to_string(static_cast<Reject>(i))] = counts[i];
-    }
-    return out;
-}
-
-[[nodiscard]] ScopeKind scope_kind(const std::string& name) {
-    for (const ScopeKind kind : {ScopeKind::host, ScopeKind::tenant, ScopeKind::agent, ScopeKind::session, ScopeKind::task}) {
-        if (name == to_string(kind)) return kind;
-    }
-    throw py::value_error("scope: expected host, tenant, agent, session or task, found '" + name + "'");
 }
 
 // The names match the parameters of the Python signature.
@@ -166,7 +117,7 @@ template <class Counts>
         options.ledger.default_cap[index] = cap.cast<std::int64_t>();
     }
     for (const auto& [name, values] : criteria) {
-        options.criteria.push_back({name.cast<std::string>(), values.cast<std::vector<double>>()});
+        options.criteria.push_back({name.cast<std::string>(), true, values.cast<std::vector<double>>()});
     }
     return std::make_unique<EventPlane>(std::move(options));
 }
@@ -184,59 +135,6 @@ template <class Counts>
     out["accepted"] = report.accepted;
     out["rejected"] = reject_dict(report.rejected);
     out["anomalies"] = anomaly_list(anomalies);
-    return out;
-}
-
-[[nodiscard]] py::list source_list(const EventPlane& plane) {
-    py::list out;
-    for (const engine::EventSourceStatus& s : plane.sources()) {
-        py::dict d;
-        d["name"] = s.name;
-        d["credential"] = s.credential;
-        d["events"] = s.events;
-        d["lost"] = s.lost;
-        d["late"] = s.late;
-        d["retransmissions"] = s.retransmissions;
-        d["reused_ids"] = s.reused_ids;
-        d["rejected"] = reject_dict(s.rejected);
-        d["lossless"] = s.lossless;
-        d["last_ts"] = s.last_ts;
-        d["last_seen"] = s.last_seen;
-        out.append(d);
-    }
-    return out;
-}
-
-[[nodiscard]] py::dict totals_dict(const EventPlane& plane) {
-    const engine::EventPlaneTotals t = plane.totals();
-    py::dict d;
-    d["frames"] = t.frames;
-    d["accepted"] = t.accepted;
-    d["rejected"] = reject_dict(t.rejected);
-    d["unknown_types"] = t.unknown_types;
-    d["retransmissions"] = t.retransmissions;
-    d["anomalies"] = t.anomalies;
-    d["unspoken"] = t.unspoken;
-    d["live_sources"] = t.live_sources;
-    d["live_tasks"] = t.live_tasks;
-    d["tasks"] = t.tasks;
-    d["accounts"] = t.accounts;
-    d["evicted"] = t.evicted_sources + t.evicted_tasks + t.evicted_accounts + t.evicted_calls;
-    return d;
-}
-
-[[nodiscard]] py::list quarantine_list(const EventPlane& plane) {
-    py::list out;
-    for (const engine::Quarantined& q : plane.quarantine()) {
-        py::dict d;
-        d["reason"] = events::to_string(q.reason);
-        d["detail"] = q.detail;
-        d["source"] = q.source.str();
-        d["size"] = q.whole;
-        d["ts"] = q.ts;
-        d["bytes"] = py::bytes(reinterpret_cast<const char*>(q.bytes.data()), q.size);
-        out.append(d);
-    }
     return out;
 }
 
@@ -294,7 +192,7 @@ void register_plane(py::module_& m) {
         .def("series",
              [](EventPlane& plane, Nanos now) {
                  py::dict d;
-                 for (const engine::NumericSeries& s : plane.series(now)) d[s.name] = number_or_none(s.value);
+                 for (const engine::NumericSeries& s : plane.series(now)) d[s.name] = std::isnan(s.value) ? py::object(py::none()) : py::object(py::float_(s.value));
                  return d;
              })
         .def("save", &save_plane)

@@ -65,6 +65,7 @@ Criteria::Criteria() {
     for (const CriterionDescriptor& row : kRows) {
         std::vector<double>& values = values_.emplace_back();
         for (const Option& option : row.options) values.push_back(option.value);
+        enabled_.push_back(true);
     }
 }
 
@@ -89,6 +90,15 @@ void Criteria::configure(std::string_view criterion, std::span<const double> val
     throw std::invalid_argument("criteria." + name + ": no such criterion; not started");
 }
 
+void Criteria::enable(std::string_view criterion, bool enabled) {
+    for (std::size_t row = 0; row < std::size(kRows); ++row) {
+        if (criterion != kRows[row].name) continue;
+        enabled_[row] = enabled;
+        return;
+    }
+    throw std::invalid_argument("criteria." + std::string(criterion) + ": no such criterion; not started");
+}
+
 Verdict Criteria::judge_loop(const Facts& f) const noexcept {
     const bool single = f.period == 1;
     const auto repeats = static_cast<double>(f.repeats);
@@ -97,10 +107,10 @@ Verdict Criteria::judge_loop(const Facts& f) const noexcept {
     const std::int64_t floor = nusd(value(kC2, kC2Usd));
     const bool spends = f.metered_nusd >= floor &&
                         (f.cap_nusd == 0 || reaches(f.metered_nusd, f.cap_nusd, value(kC2, kC2Share)));
-    if (long_run && (spends || f.duration_s >= value(kC2, kC2Seconds))) return {Severity::critical, "C2"};
+    if (enabled_[kC2] && long_run && (spends || f.duration_s >= value(kC2, kC2Seconds))) return {Severity::critical, "C2"};
     const bool costs = f.upper_nusd >= nusd(value(kW3, kW3Usd)) ||
                        (f.cap_nusd > 0 && reaches(f.upper_nusd, f.cap_nusd, value(kW3, kW3Share)));
-    if (repeats >= value(kW3, kW3Calls) && (costs || f.duration_s >= value(kW3, kW3Seconds))) {
+    if (enabled_[kW3] && repeats >= value(kW3, kW3Calls) && (costs || f.duration_s >= value(kW3, kW3Seconds))) {
         return {Severity::warning, "W3"};
     }
     return {};
@@ -108,8 +118,8 @@ Verdict Criteria::judge_loop(const Facts& f) const noexcept {
 
 Verdict Criteria::judge_budget(const Facts& f) const noexcept {
     if (f.cap_nusd <= 0) return {};
-    if (reaches(f.strict ? f.upper_nusd : f.metered_nusd, f.cap_nusd, value(kC1, 0))) return {Severity::critical, "C1"};
-    if (reaches(f.upper_nusd, f.cap_nusd, value(kW1, 0))) return {Severity::warning, "W1"};
+    if (enabled_[kC1] && reaches(f.strict ? f.upper_nusd : f.metered_nusd, f.cap_nusd, value(kC1, 0))) return {Severity::critical, "C1"};
+    if (enabled_[kW1] && reaches(f.upper_nusd, f.cap_nusd, value(kW1, 0))) return {Severity::warning, "W1"};
     return {};
 }
 
@@ -120,6 +130,7 @@ Verdict Criteria::judge(const Facts& facts, const events::Ledger& ledger, Nanos 
         case Facts::Rule::budget: return judge_budget(facts);
         case Facts::Rule::order: break;
     }
+    if (!enabled_[kW5]) return {};
     if (facts.lossless) return {Severity::warning, "W5"};
     const Nanos window = static_cast<Nanos>(value(kW5, kW5Window) * 1e9);
     const std::uint32_t recent = ledger.faults_since(facts.source, now - window);

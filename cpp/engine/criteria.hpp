@@ -34,6 +34,9 @@ public:
     // a value out of bounds.
     void configure(std::string_view criterion, std::span<const double> values);
 
+    // A criterion that is switched off justifies nothing. Throws std::invalid_argument on an unknown name.
+    void enable(std::string_view criterion, bool enabled);
+
     // Facts in, severity and criterion out; for order faults of a lossy source the ledger tells how many it had lately.
     [[nodiscard]] auditors::Verdict judge(const auditors::Facts& facts, const events::Ledger& ledger, Nanos now) const;
 
@@ -45,6 +48,7 @@ private:
     [[nodiscard]] auditors::Verdict judge_budget(const auditors::Facts& facts) const noexcept;
 
     std::vector<std::vector<double>> values_;
+    std::vector<bool> enabled_;
 };
 
 }  // namespace argus::engine

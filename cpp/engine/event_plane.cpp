@@ -71,7 +71,10 @@ EventPlane::EventPlane(EventPlaneOptions options)
         chosen_.push_back(choice.auditor);
         auditors_.push_back(choice.auditor->make(choice.values));
     }
-    for (const CriterionValues& c : options_.criteria) criteria_.configure(c.name, c.values);
+    for (const CriterionChoice& c : options_.criteria) {
+        criteria_.configure(c.name, c.values);
+        criteria_.enable(c.name, c.enabled);
+    }
 }
 
 EventPlane::~EventPlane() = default;

@@ -29,15 +29,16 @@ struct AuditorChoice {
     const auditors::AuditorDescriptor* auditor = nullptr;
     std::vector<double> values;  // in descriptor order; empty = defaults
 };
-struct CriterionValues {
+struct CriterionChoice {
     std::string name;
-    std::vector<double> values;
+    bool enabled = true;
+    std::vector<double> values;  // in descriptor order
 };
 
 struct EventPlaneOptions {
     events::LedgerOptions ledger;
     std::vector<AuditorChoice> auditors;  // empty = causal, loop and budget with their defaults
-    std::vector<CriterionValues> criteria;
+    std::vector<CriterionChoice> criteria;  // those not named hold with their defaults
     std::uint32_t max_anomalies = 4096;   // appended per call
     std::uint32_t quarantine = 64;        // refused events kept as a sample, newest
 };

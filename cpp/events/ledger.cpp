@@ -208,6 +208,7 @@ AccountRef Ledger::account_of(ScopeKind kind, std::string_view tenant, std::stri
         fresh.tenant.assign(tenant);
         fresh.id.assign(id);
         fresh.cap = options_.default_cap[static_cast<std::size_t>(kind)];
+        fresh.strict = options_.default_strict;
     }
     accounts_.touch(i);
     accounts_[i].last_seen = now;

@@ -40,6 +40,7 @@ struct LedgerOptions {
     std::vector<Price> prices;
     Price default_price{"", 15'000, 75'000};     // upper bound for models without a price: 15 and 75 USD a million tokens
     std::array<std::int64_t, 5> default_cap{};   // by ScopeKind, 0 = none
+    bool default_strict = false;                 // of those caps
 };
 
 struct Source {
