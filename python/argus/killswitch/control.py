@@ -44,6 +44,9 @@ FLAG_BYTES_MAX = files.ARMED_BYTES
 REASON_CHARS_MIN = 10
 HOLD_MINUTES_MAX = 240
 AUTO_CLEARS_PER_DAY = 2
+DETECTORS_MAX = 8
+PIDS_MAX = 32
+SIGNATURE_BYTES = 512
 ANNOUNCEMENT_BYTES_MAX = 16_384
 ANNOUNCEMENTS_MAX = 4_096
 DAY_NS = 86_400_000_000_000
@@ -518,35 +521,28 @@ class Control:
     def _content(self, trip: Trip, cause: _Cause) -> bytes:
         """The flag's JSON, padded to the prepared size: overwriting it whole needs no new block."""
         digest = hashlib.sha256("\n".join(cause.evidence).encode("utf-8", "replace")).hexdigest()
-        scope = {k: _short(str(v), 256) for k, v in msgspec.to_builtins(trip.scope).items()}
+        first, last = (cause.evidence[0], cause.evidence[-1]) if cause.evidence else ("", "")
+        scope = {k: _fit(str(v), 300 if k == "id" else 130) for k, v in msgspec.to_builtins(trip.scope).items()}
         content: dict[str, Any] = {
             "v": 1, "kind": str(cause.kind), "epoch": trip.epoch, "mode": self.mode,
-            "scope": scope | {"pids": [{"pid": p, "start_time": s} for p, s in cause.pids[:32]]},
-            "requested": _short(str(trip.requested), 300),
-            "reason": _short(cause.reason, 1000), "reason_code": _short(cause.reason_code, 64),
-            "incident": _short(cause.incident, 64), "actor": _short(cause.actor, 128),
-            "automatic": cause.automatic, "absolute": cause.absolute, "held": trip.held, "latched": True,
-            "detectors": _plain(cause.detectors[:8]),
+            "scope": scope | {"pids": [{"pid": p, "start_time": s} for p, s in cause.pids[:PIDS_MAX]]},
+            "requested": str(trip.requested.kind), "reason": _fit(cause.reason, 800),
+            "reason_code": _fit(cause.reason_code, 70), "incident": _fit(cause.incident, 70),
+            "actor": _fit(cause.actor, 140), "automatic": cause.automatic, "absolute": cause.absolute,
+            "held": trip.held, "latched": True, "detectors": _plain(cause.detectors[:DETECTORS_MAX]),
             "evidence": {
-                "first_id": _short(cause.evidence[0], 64) if cause.evidence else "",
-                "last_id": _short(cause.evidence[-1], 64) if cause.evidence else "",
-                "n": len(cause.evidence), "sha256": digest,
+                "first_id": _fit(first, 70), "last_id": _fit(last, 70), "n": len(cause.evidence), "sha256": digest,
             },
             "issued_at": trip.issued_at, "mono_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
-            "boot_id": self._boot, "host": _short(self.host, 128),
+            "boot_id": self._boot, "host": _fit(self.host, 140),
             "auditor": {"pid": os.getpid(), "collector": self.acquired}, "expires_at": None,
             "prev_sha256": self._previous,
         }  # fmt: skip
-        # Room for the signature stays free; what is least needed to understand the stop goes first.
-        for shorten in ("", "detectors", "pids", "reason", "scope"):
-            if shorten == "pids":
-                content["scope"]["pids"] = []
-            elif shorten == "scope":
-                content["scope"] = {"kind": scope["kind"], "id": _short(scope["id"], 64)}
-            elif shorten:
-                content[shorten] = type(content[shorten])(content[shorten][:200] if shorten == "reason" else [])
-            if len(_canonical(content)) <= FLAG_BYTES_MAX - 700:
-                break
+        # Room for the signature stays free. The texts above fit in any case; the lists go where they do not.
+        if len(_canonical(content)) > FLAG_BYTES_MAX - SIGNATURE_BYTES:
+            content["detectors"] = []
+        if len(_canonical(content)) > FLAG_BYTES_MAX - SIGNATURE_BYTES:
+            content["scope"]["pids"] = []
         content["sig"] = self._sign(_canonical(content))
         raw = _canonical(content)
         if len(raw) > FLAG_BYTES_MAX:
@@ -582,6 +578,8 @@ class Control:
         kind, target = _stop_kind(kind), self._target(scope)
         person = self._person(actor, reason, "reset")
         second = second_actor.strip() if second_actor else ""
+        if not self._is_set(kind, target):
+            raise UsageError(f"reset: {target.path(kind)}: no such flag in {self.directory}; nothing to clear")
         if kind is StopKind.HARD_KILL:
             if self.acquired:
                 raise RefusedError("reset: expected a person to clear a hard kill, found the auditor; the flag stays")
@@ -623,7 +621,7 @@ class Control:
         """Records of cleared flags, oldest first."""
         found = []
         self._opened()
-        for name in sorted(os.listdir(self._archive)):
+        for name in files.names_at(self._archive):
             if name.endswith("-reset.json"):
                 with suppress(OSError, msgspec.DecodeError):
                     found.append(msgspec.json.decode(files.read_at(self._archive, name, 8192), type=Reset))
@@ -635,10 +633,6 @@ class Control:
         path = target.path(kind)
         with self._reset_lock:
             _, epoch, _ = self.word.load()
-            if not files.exists_at(self._root, path):
-                bits = 0 if target.directory else self.word.load()[0] & _HOST_BITS[kind]
-                if not bits:
-                    raise UsageError(f"reset: {path}: no such flag in {self.directory}; nothing to clear")
             try:
                 raw = files.read_at(self._root, path, FLAG_BYTES_MAX)
             except OSError:
@@ -658,12 +652,17 @@ class Control:
             self._settle()
         return record
 
+    def _is_set(self, kind: StopKind, target: _Target) -> bool:
+        """Whether a flag is in place, or the word says so where it could not be written."""
+        return files.exists_at(self._root, target.path(kind)) or bool(
+            not target.directory and self.word.load()[0] & _HOST_BITS[kind]
+        )
+
     def _settle(self) -> None:
         """Make the word say what the files say. A trip that comes in between starts an epoch, and is looked at again."""
         while True:
-            bits, epoch, _ = self.word.load()
-            wanted = self._bits_of_files()
-            if self.word.replace_bits_if(wanted, epoch) is not None:
+            _, epoch, _ = self.word.load()
+            if self.word.replace_bits_if(self._bits_of_files(), epoch) is not None:
                 return
 
     def _bits_of_files(self) -> int:
@@ -676,7 +675,7 @@ class Control:
         return bits
 
     def _scoped_flags(self) -> Iterable[tuple[StopKind, _Target]]:
-        for name in sorted(os.listdir(self._scopes)):
+        for name in files.names_at(self._scopes):
             match = _DIRECTORY_NAME.fullmatch(name)
             if match:
                 target = _Target(Scope(kind=ScopeKind(match[2]), id=f"unknown ({name})"), name)
@@ -802,7 +801,7 @@ class Control:
         """Announced guards that live: same pid, start time and boot, and announced by the user whose process it is."""
         self._opened()
         found = []
-        for name in sorted(os.listdir(self._guards))[:ANNOUNCEMENTS_MAX]:
+        for name in files.names_at(self._guards)[:ANNOUNCEMENTS_MAX]:
             if name.startswith(".") or not name.endswith(".json"):
                 continue
             try:
@@ -904,8 +903,8 @@ class Control:
         """SHA-256 of the newest flag's bytes, in place or archived: the link that the next flag carries."""
         newest, digest = -1, ""
         paths = [(self._root, t.path(k)) for k, t in self._scoped_flags()] + [(self._root, f"{k}.flag") for k in StopKind]
-        archived = [n for n in os.listdir(self._archive) if n.endswith(".json") and not n.endswith("-reset.json")]
-        paths += [(self._archive, name) for name in sorted(archived)[-8:]]
+        archived = [n for n in files.names_at(self._archive) if n.endswith(".json") and not n.endswith("-reset.json")]
+        paths += [(self._archive, name) for name in archived[-8:]]
         for directory, path in paths:
             with suppress(OSError, ValueError, RecursionError):
                 raw = files.read_at(directory, path, FLAG_BYTES_MAX)
@@ -957,3 +956,10 @@ def _plain(values: tuple[Any, ...]) -> list[Any]:
 
 def _short(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _fit(text: str, limit: int) -> str:
+    """Text that takes at most `limit` bytes as a JSON string, whatever characters it holds."""
+    while (size := len(json.dumps(text))) > limit:
+        text = text[: max(0, min(len(text) - 2, len(text) * (limit - 8) // size))] + "…"
+    return text

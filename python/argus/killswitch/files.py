@@ -66,6 +66,12 @@ def exists_at(directory: int, name: str) -> bool:
     return True
 
 
+def names_at(directory: int) -> list[str]:
+    """Names in an open directory, sorted."""
+    with os.scandir(directory) as entries:
+        return sorted(entry.name for entry in entries)
+
+
 def read_at(directory: int, name: str, limit: int) -> bytes:
     """First `limit` bytes of a regular file; never follows a link, never waits on a FIFO."""
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
@@ -148,7 +154,7 @@ def _check_directory(path: Path, info: os.stat_result, owner: int) -> None:
     if info.st_mode & (stat.S_IWOTH | stat.S_IWGRP):
         raise RefusedError(
             f"{path}: expected a directory only its owner may change, found mode {stat.S_IMODE(info.st_mode):04o}; "
-            f"not opened, for agents could delete flags. Run: chmod go-w {path}"
+            f"not opened, for others could remove what is in it. Run: chmod go-w {path}"
         )
 
 
@@ -177,6 +183,12 @@ class Reserve:
             finally:
                 with suppress(OSError):
                     self._fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+    def refill(self) -> None:
+        """Take the descriptor back where that was not possible when it was given up."""
+        with self._lock:
+            if self._fd < 0:
+                self._fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
         with self._lock:
@@ -210,6 +222,7 @@ class Pool:
         """Prepare what is missing; returns why it could not. Allocates and syncs: never called on the way of a stop."""
         with self._fill_lock:
             try:
+                self._reserve.refill()
                 self._adopt()
                 while len(self._armed) < self._size:
                     self._armed.append(self._create(ARMED_PREFIX, sync=True))
@@ -294,12 +307,12 @@ class Pool:
     def tidy(self) -> int:
         """Remove unfinished files of processes that are gone; returns how many."""
         removed = 0
-        for name in os.listdir(self._root):
+        for name in names_at(self._root):
             if name.startswith(TAKEN_PREFIX) and start_time_ns(owner_pid(name)) is None:
                 with suppress(OSError):
                     os.unlink(name, dir_fd=self._root)
                     removed += 1
-        for name in os.listdir(self._scopes):
+        for name in names_at(self._scopes):
             if name.startswith(ARMED_PREFIX) and start_time_ns(owner_pid(name)) is None:
                 with suppress(OSError):
                     os.rmdir(name, dir_fd=self._scopes)
@@ -327,7 +340,7 @@ class Pool:
                 raise
             full = error
         with self._reserve.released():
-            for other in os.listdir(self._scopes):
+            for other in names_at(self._scopes):
                 if other.startswith(ARMED_PREFIX):
                     with suppress(FileNotFoundError):
                         rename_at(self._scopes, other, self._scopes, name, NOREPLACE)
@@ -357,7 +370,7 @@ class Pool:
             self._armed.append(Armed(name, found.fd))
 
     def _steal(self, *, dead_only: bool) -> Armed | None:
-        for other in os.listdir(self._root):
+        for other in names_at(self._root):
             if not other.startswith(ARMED_PREFIX):
                 continue
             pid = owner_pid(other)

@@ -39,6 +39,7 @@ GRACE_S = 0.5
 GRACE_S_MAX = 3.0
 KILL_DEADLINE_S = 10.0
 WALK_PAUSE_S = 0.002
+PAUSE_WALK_S = 0.05
 FLAG_WAIT_S = 0.1  # between the word and its flag: whether a lockdown is a person's stands in the flag
 KILLED_EXIT = 137
 PARTIAL_EXIT = 138
@@ -166,6 +167,7 @@ class _Supervision:
         self._paused: dict[tuple[int, int], Process] = {}
         self._pauses = 0
         self._lockdown_since = 0.0
+        self._walk_at = 0.0
         self._first_signal = 0
 
     def watch(self, on_kill: Callable[[Halt], None] | None, *, end_stragglers: bool) -> RunResult:
@@ -248,15 +250,19 @@ class _Supervision:
                 with suppress(PermissionError):
                     send_signal(process, signal.SIGCONT, self._protected)
             self._paused.clear()
+            self._walk_at = 0.0
+            return
+        if time.monotonic() < self._walk_at:
             return
         if not self._paused:
             self._pauses += 1
-        # Again on every poll: who was forked between walk and signal is stopped by the next one.
-        for process in self._members():
-            if (process.pid, process.start_time) not in self._paused:
-                with suppress(PermissionError):
-                    send_signal(process, signal.SIGSTOP, self._protected)
-                    self._paused[process.pid, process.start_time] = process
+        fresh = [p for p in self._members() if (p.pid, p.start_time) not in self._paused]
+        for process in fresh:
+            with suppress(PermissionError):
+                send_signal(process, signal.SIGSTOP, self._protected)
+                self._paused[process.pid, process.start_time] = process
+        # At once again while somebody new was found: who was forked between walk and signal is stopped by the next one.
+        self._walk_at = 0.0 if fresh else time.monotonic() + PAUSE_WALK_S
 
     def _should_pause(self, halt: Halt) -> bool:
         if halt.reason_code == "auditor_silent" or self._pause:
