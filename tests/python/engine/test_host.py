@@ -1,0 +1,291 @@
+"""argus.Host and argus.Processes on the real machine and on fixture trees."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from argus.engine.host import TIERS, Host, HostSample, Processes
+from argus.errors import UnreachableError, UsageError
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+KERNEL = FIXTURES / "6.18"
+
+
+def by_key(path: Path) -> dict[str, int]:
+    """An independent reading of a `key value [kB]` file."""
+    out = {}
+    for line in path.read_text().splitlines():
+        key, value, *unit = line.replace(":", " ").split()
+        out[key] = int(value) * (1024 if unit == ["kB"] else 1)
+    return out
+
+
+@pytest.fixture(scope="module")
+def captured() -> HostSample:
+    return Host(proc=str(KERNEL / "proc"), sys=str(KERNEL / "sys")).read()
+
+
+def test_golden_host_sample(captured: HostSample) -> None:
+    """Every name, unit, kind and value of the captured machine is the recorded one."""
+    recorded = json.loads((KERNEL / "expected.json").read_text())
+    found = {
+        name: [unit, kind, value]
+        for name, unit, kind, value in zip(
+            captured.names, captured.units, captured.kinds, captured.values.tolist(), strict=True
+        )
+    }
+    assert recorded == found
+
+
+def test_values_agree_with_an_independent_reading(captured: HostSample) -> None:
+    """The recorded values are what the files say, read by other code."""
+    values = captured.as_dict()
+    meminfo = by_key(KERNEL / "proc/meminfo")
+    vmstat = by_key(KERNEL / "proc/vmstat")
+    assert values["system.memory.limit"] == meminfo["MemTotal"]
+    assert values["system.memory.linux.available"] == meminfo["MemAvailable"]
+    assert values["system.memory.usage{system.memory.state=cached}"] == meminfo["Cached"] + meminfo["SReclaimable"]
+    assert values["system.memory.linux.dirty"] == meminfo["Dirty"]
+    assert values["system.paging.faults{system.paging.type=major}"] == vmstat["pgmajfault"]
+    assert values["system.paging.faults{system.paging.type=minor}"] == vmstat["pgfault"] - vmstat["pgmajfault"]
+    modes = "user nice system idle iowait interrupt softirq steal guest guest_nice".split()
+    for line in (KERNEL / "proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if not name.startswith("cpu"):
+            continue
+        scope = f"cpu.logical_number={name[3:]}," if name != "cpu" else ""
+        for mode, value in zip(modes, ticks, strict=True):
+            assert values[f"system.cpu.time{{{scope}cpu.mode={mode}}}"] == int(value) / 100
+    for line in (KERNEL / "proc/net/dev").read_text().splitlines()[2:]:
+        name, counters = line.split(":")
+        label = f"network.interface.name={name.strip()},network.io.direction="
+        received, sent = int(counters.split()[0]), int(counters.split()[8])
+        assert values[f"system.network.io{{{label}receive}}"] == received
+        assert values[f"system.network.io{{{label}transmit}}"] == sent
+
+
+def test_sample_is_frozen_and_consistent(captured: HostSample) -> None:
+    """One label of each sort per value; counters and gauges only; nobody changes a sample."""
+    assert len(captured) == len(captured.names) == len(captured.units) == len(captured.kinds) == captured.values.size
+    assert len(set(captured.names)) == len(captured.names)
+    assert set(captured.kinds) == {"gauge", "counter"}
+    assert captured.values.dtype == np.float64
+    with pytest.raises(AttributeError):
+        captured.time_ns = 0  # type: ignore[misc]
+
+
+def test_labels_are_shared_until_the_layout_changes(tmp_path: Path) -> None:
+    """Reads of an unchanged machine give the same tuples; a new interface gives new ones."""
+    shutil.copytree(KERNEL, tmp_path / "host")
+    host = Host(proc=str(tmp_path / "host/proc"))
+    first, second = host.read(), host.read()
+    assert first.names is second.names
+    assert first.values is not second.values
+    dev = tmp_path / "host/proc/net/dev"
+    dev.write_text(dev.read_text().replace(" ifb0:", "veth0:"))
+    third = host.read()
+    assert third.names is not first.names
+    assert any("veth0" in name for name in third.names)
+    assert not any("ifb0" in name for name in third.names)
+    assert any("ifb0" in name for name in first.names)
+
+
+def test_missing_sources_are_named_with_a_fix(tmp_path: Path) -> None:
+    """A tree with nothing in it gives no values and says why, for each source."""
+    host = Host(proc=str(tmp_path))
+    assert len(host.read()) == 0
+    assert [line.split(":")[0] for line in host.missing] == ["cpu", "memory", "network", "pressure"]
+    assert "Linux >= 4.20 with CONFIG_PSI" in host.missing[3]
+    assert "psi=1" in host.missing[3]
+
+
+def test_hostile_host_tree_is_survived() -> None:
+    """Malformed files yield what is well-formed in them; names come out escaped."""
+    sample = Host(proc=str(FIXTURES / "hostile/proc")).read()
+    assert len(sample) > 80
+    assert all(name.isascii() and name.isprintable() for name in sample.names)
+    assert sample.as_dict()["system.network.io{network.interface.name=eth0:1,network.io.direction=receive}"] == 124
+
+
+def test_real_machine_agrees_with_psutil() -> None:
+    """Levels that hardly move agree with psutil."""
+    psutil = pytest.importorskip("psutil")
+    values = Host().read().as_dict()
+    assert values["system.memory.limit"] == psutil.virtual_memory().total
+    assert values["system.cpu.logical.count"] == psutil.cpu_count()
+    assert values["system.boot_time"] == pytest.approx(psutil.boot_time(), abs=2)
+    assert values["system.memory.linux.available"] == pytest.approx(psutil.virtual_memory().available, rel=0.05)
+    links = psutil.net_io_counters(pernic=True)
+    seen = {name.split("name=")[1].split(",")[0] for name in values if name.startswith("system.network.io{")}
+    assert seen == set(links)
+
+
+def test_host_reads_from_threads_at_once() -> None:
+    """Concurrent reads of one Host neither crash nor mix labels and values."""
+    host = Host()
+    total = host.read().as_dict()["system.memory.limit"]
+    failures = []
+
+    def read() -> None:
+        for _ in range(50):
+            sample = host.read()
+            if len(sample.names) != sample.values.size or sample.as_dict()["system.memory.limit"] != total:
+                failures.append(sample)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_unknown_tier_names_the_known_ones() -> None:
+    """A tier that does not exist is a usage error."""
+    with pytest.raises(UsageError, match="auto, tree"):
+        Processes(tier="bpf9")
+    assert [Processes(tier=tier).read()["tier"][0] for tier in TIERS] == ["tree", "tree"]
+
+
+def test_proc_root_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    """An absent root says so; an empty one is a table without rows."""
+    with pytest.raises(UnreachableError, match="could not list"):
+        Processes(proc=str(tmp_path / "absent")).read()
+    empty = Processes(proc=str(tmp_path)).read()
+    assert all(column.shape == (0,) for column in empty.values())
+
+
+def test_table_columns_have_one_row_per_process() -> None:
+    """Columns, dtypes and order of the captured processes."""
+    table = Processes(proc=str(KERNEL / "proc")).read()
+    kinds = {name: column.dtype.str for name, column in table.items()}
+    assert kinds == {
+        **dict.fromkeys(("pid", "ppid", "threads", "nice", "last_cpu"), "<i4"),
+        **dict.fromkeys(("start_time_ns", "uid"), "<i8"),
+        "name": "|S64",
+        "state": "|S1",
+        "valid": "<u4",
+        "tier": "<U9",
+        **dict.fromkeys(
+            "cpu_user_s cpu_system_s cpu_utilization rss_bytes virtual_bytes shared_bytes minor_faults major_faults "
+            "read_bytes write_bytes read_chars write_chars voluntary_switches involuntary_switches run_delay_s".split(),
+            "<f8",
+        ),
+    }
+    assert {column.shape for column in table.values()} == {(4,)}
+    assert table["pid"].tolist() == sorted(int(p.name) for p in (KERNEL / "proc").iterdir() if p.name.isdigit())
+    assert table["name"].tolist() == [b"kthreadd", b"sleep", b"python", b"true"]
+    assert table["state"].tolist() == [b"S", b"S", b"S", b"Z"]
+    assert table["voluntary_switches"].tolist() == [71.0, 6.0, 9.0, 3.0]
+
+
+def test_hostile_names_come_through_raw() -> None:
+    """Names are bytes: parentheses, newlines, escapes and bytes that are no UTF-8 are kept as they are."""
+    processes = Processes(proc=str(FIXTURES / "hostile/proc"))
+    table = processes.read()
+    names = dict(zip(table["pid"].tolist(), table["name"].tolist(), strict=True))
+    assert names[10] == b"a) R 1 (b"
+    assert names[11] == b"new\nline"
+    assert names[12] == b"\x1b[2Jclear"
+    assert names[13] == b"\xff\xfe\x80"
+    assert names[16] == b"k" * 64
+    assert processes.counts == {"vanished": 1, "unreadable": 0, "malformed": 2, "gated": 0}
+    assert math.isnan(table["read_bytes"][table["pid"] == 15][0])
+
+
+def test_own_process_agrees_with_psutil() -> None:
+    """The row of this process is what psutil says of it."""
+    psutil = pytest.importorskip("psutil")
+    own = psutil.Process()
+    processes = Processes()
+    processes.read()
+    sum(i * i for i in range(300_000))
+    table = processes.read()
+    row = int(np.flatnonzero(table["pid"] == os.getpid())[0])
+    assert table["ppid"][row] == own.ppid()
+    assert table["name"][row].decode() == own.name()[:15]
+    assert table["uid"][row] == os.getuid()
+    assert table["threads"][row] == own.num_threads()
+    assert table["nice"][row] == own.nice()
+    times = own.cpu_times()
+    assert table["cpu_user_s"][row] == pytest.approx(times.user, abs=0.3)
+    assert table["cpu_system_s"][row] == pytest.approx(times.system, abs=0.3)
+    memory = own.memory_info()
+    assert table["virtual_bytes"][row] == pytest.approx(memory.vms, rel=0.05)
+    assert table["rss_bytes"][row] == pytest.approx(memory.rss, rel=0.1)
+    io = own.io_counters()
+    assert table["read_chars"][row] == pytest.approx(io.read_chars, rel=0.05)
+    assert table["write_bytes"][row] == pytest.approx(io.write_bytes, rel=0.2, abs=1 << 20)
+    created = table["start_time_ns"][row] * 1e-9 + psutil.boot_time()
+    assert created == pytest.approx(own.create_time(), abs=2)
+    assert 0 < table["cpu_utilization"][row] <= 64
+
+
+def test_identity_survives_reads_and_tells_processes_apart() -> None:
+    """(pid, start time) is the same in every read while a process lives, and unique within one."""
+    processes = Processes()
+    first, second = processes.read(), processes.read()
+
+    def identities(table: dict[str, np.ndarray]) -> list[tuple[int, int]]:
+        return list(zip(table["pid"].tolist(), table["start_time_ns"].tolist(), strict=True))
+
+    assert len(set(identities(first))) == len(first["pid"])
+    own = [pair for pair in identities(first) if pair[0] == os.getpid()]
+    assert own == [pair for pair in identities(second) if pair[0] == os.getpid()]
+
+
+def test_idle_processes_are_gated_with_exact_values() -> None:
+    """An idle child's second row comes through the gate and equals its first."""
+    child = subprocess.Popen([sys.executable, "-c", "import sys; print('up', flush=True); sys.stdin.read()"],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+    assert child.stdout is not None
+    assert child.stdin is not None
+    with child:
+        child.stdout.readline()
+        processes = Processes()
+        rows = []
+        for _ in range(6):
+            table = processes.read()
+            index = int(np.flatnonzero(table["pid"] == child.pid)[0])
+            rows.append([table[name][index] for name in ("read_chars", "write_chars", "voluntary_switches")])
+        assert rows[-1] == rows[-2]
+        assert processes.counts["gated"] >= 1
+        child.stdin.close()
+
+
+def test_vanishing_processes_are_gone_not_errors() -> None:
+    """Reads beside a storm of short processes never fail, and never list a reaped one."""
+    storm = subprocess.Popen(["sh", "-c", "while :; do /bin/true & /bin/true & wait; done"])
+    try:
+        processes = Processes()
+        for _ in range(200):
+            table = processes.read()
+            assert os.getpid() in table["pid"]
+            assert (table["pid"] > 0).all()
+            assert processes.counts["malformed"] == 0
+            assert processes.counts["unreadable"] == 0
+            utilization = table["cpu_utilization"]
+            assert not (utilization < 0).any()
+    finally:
+        storm.kill()
+        storm.wait()
+    assert storm.pid not in processes.read()["pid"]
+
+
+def test_arrays_are_the_callers_own() -> None:
+    """A later read does not change what an earlier one returned."""
+    processes = Processes()
+    first = processes.read()
+    kept = {name: column.copy() for name, column in first.items()}
+    processes.read()
+    for name, column in first.items():
+        np.testing.assert_array_equal(kept[name], column)
