@@ -30,8 +30,9 @@ public:
     template <class T>
     void pod(const T& value) {
         static_assert(std::is_trivially_copyable_v<T>);
-        const auto* raw = reinterpret_cast<const std::byte*>(&value);
-        bytes_.insert(bytes_.end(), raw, raw + sizeof(T));
+        const std::size_t at = bytes_.size();
+        bytes_.resize(at + sizeof(T));
+        std::memcpy(bytes_.data() + at, &value, sizeof(T));
     }
     template <class T>
     void array(std::span<const T> values) {

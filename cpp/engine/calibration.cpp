@@ -17,7 +17,7 @@ constexpr int kStartBelow = 24;  // buckets below the first positive value
 constexpr int kStep = 8;         // buckets by which the floor moves: two octaves
 constexpr std::int32_t kMaintainEvery = 64;
 constexpr std::uint32_t kUnderMost = 48;  // of the last 64 values below the floor: the floor is too high
-constexpr std::uint32_t kTopShare = 32;   // more than 1/32 of the past in the top bucket: the floor is too low
+constexpr std::uint32_t kOverMost = 2;    // of the last 64 values in the top bucket: the floor is too low
 constexpr float kSteepest = 8.0F;
 constexpr float kFlattest = 1.0F;
 constexpr float kNone = std::numeric_limits<float>::quiet_NaN();
@@ -48,10 +48,10 @@ ARGUS_INLINE void buckets_body(const float* statistic, const std::uint16_t* base
     for (std::size_t i = 0; i < count; ++i) bucket[i] = bucket_of(statistic[i], base[i]);
 }
 
-// Each slot's floor, past, age and values under the floor; `due` where the slot needs maintenance.
+// Each slot's floor, past, age and values under and over its buckets; `due` where the slot needs maintenance.
 ARGUS_INLINE void admit_body(const float* statistic, const std::uint8_t* learn, std::size_t count, std::uint16_t* base,
-                             std::uint16_t* total, std::uint32_t* seen, std::uint8_t* under, std::int32_t* bucket,
-                             std::uint16_t* admitted, std::uint8_t* due) {
+                             std::uint16_t* total, std::uint32_t* seen, std::uint8_t* under, std::uint8_t* over,
+                             std::int32_t* bucket, std::uint16_t* admitted, std::uint8_t* due) {
     ARGUS_IVDEP
     for (std::size_t i = 0; i < count; ++i) {
         const float y = statistic[i];
@@ -65,12 +65,14 @@ ARGUS_INLINE void admit_body(const float* statistic, const std::uint8_t* learn, 
         const std::int32_t age = static_cast<std::int32_t>(seen[i]);
         const std::int32_t now = age + ((in & (age < 0x7FFFFFFF)) ? 1 : 0);
         const bool below = in & (key > 0) & (key < floor);
+        const bool top = in & (k >= kBucketCount - 1);
         const bool needs = in & ((past >= kFull) | ((now & (kMaintainEvery - 1)) == 0));
         bucket[i] = k < 0 ? 0 : k >= kBucketCount ? kBucketCount - 1 : k;
         base[i] = static_cast<std::uint16_t>(floor);
         total[i] = static_cast<std::uint16_t>(past);
         seen[i] = static_cast<std::uint32_t>(now);
         under[i] = static_cast<std::uint8_t>(under[i] + (below ? 1 : 0));
+        over[i] = static_cast<std::uint8_t>(over[i] + (top ? 1 : 0));
         admitted[i] = static_cast<std::uint16_t>(in ? 0xFFFF : 0);
         due[i] = needs ? 1 : 0;
     }
@@ -99,8 +101,9 @@ ARGUS_INLINE void bits_body(const float* statistic, const std::uint16_t* base, c
         const std::int32_t raw = __builtin_bit_cast(std::int32_t, y);
         const std::int32_t k = (raw >> kMantissaBits) - static_cast<std::int32_t>(base[i]);
         const float within = static_cast<float>(raw & ((1 << kMantissaBits) - 1)) * kPerMantissa;
-        const float position = k < 0 ? 0.0F : k >= kBucketCount ? 1.0F : within;
-        const float share = static_cast<float>(above[i]) + static_cast<float>(own[i]) * (0.75F - 0.5F * position);
+        const float position = k >= kBucketCount ? 1.0F : within;
+        const float own_share = ((k < 0) | !(y > 0.0F)) ? 1.0F : 0.75F - 0.5F * position;
+        const float share = static_cast<float>(above[i]) + static_cast<float>(own[i]) * own_share;
         const float surprise = fast_log2(static_cast<float>(static_cast<std::int32_t>(total[i]) + 2 * kUnit)) -
                                fast_log2(share + static_cast<float>(kUnit));
         const bool known = (static_cast<std::int32_t>(seen[i]) >= static_cast<std::int32_t>(kWarmValues)) & (y == y);
@@ -127,9 +130,9 @@ ARGUS_KERNEL(buckets_kernel, buckets_body,
 
 ARGUS_KERNEL(admit_kernel, admit_body,
              (const float* statistic, const std::uint8_t* learn, std::size_t count, std::uint16_t* base,
-              std::uint16_t* total, std::uint32_t* seen, std::uint8_t* under, std::int32_t* bucket,
-              std::uint16_t* admitted, std::uint8_t* due),
-             (statistic, learn, count, base, total, seen, under, bucket, admitted, due))
+              std::uint16_t* total, std::uint32_t* seen, std::uint8_t* under, std::uint8_t* over,
+              std::int32_t* bucket, std::uint16_t* admitted, std::uint8_t* due),
+             (statistic, learn, count, base, total, seen, under, over, bucket, admitted, due))
 
 ARGUS_KERNEL(insert_kernel, insert_body,
              (const std::int32_t* bucket, const std::uint16_t* admitted, std::size_t count, std::uint16_t* counts),
@@ -147,7 +150,7 @@ ARGUS_KERNEL(combine_kernel, combine_body,
 }  // namespace
 
 Calibration::Calibration(std::uint32_t slots)
-    : counts_(slots), base_(slots, 0), total_(slots, 0), seen_(slots, 0), under_(slots, 0), reach_(slots, kNone) {}
+    : counts_(slots), base_(slots, 0), total_(slots, 0), seen_(slots, 0), under_(slots, 0), over_(slots, 0), reach_(slots, kNone) {}
 
 void Calibration::score(std::span<const float> statistic, std::span<float> bits) const noexcept {
     std::array<std::int32_t, kBlock> bucket;
@@ -180,7 +183,7 @@ void Calibration::learn(std::span<const float> statistic, std::span<const std::u
     for (std::size_t first = 0; first < statistic.size(); first += kBlock) {
         const std::size_t count = std::min(kBlock, statistic.size() - first);
         admit_kernel(statistic.data() + first, learn.data() + first, count, base_.data() + first, total_.data() + first,
-                     seen_.data() + first, under_.data() + first, bucket.data(), admitted.data(), due.data());
+                     seen_.data() + first, under_.data() + first, over_.data() + first, bucket.data(), admitted.data(), due.data());
         insert_kernel(bucket.data(), admitted.data(), count, counts_[first].at_least.data());
         for (std::size_t i = 0; i < count; ++i) {
             if (due[i] == 0) continue;
@@ -196,20 +199,21 @@ void Calibration::halve(std::uint32_t slot) noexcept {
     total_[slot] = counts_[slot].at_least[0];
 }
 
-// Moves the floor when most recent values lie below it, or too much of the past in the top bucket; renews reach().
+// Moves the floor when most of the last values lie below it, or too many in the top bucket; renews reach().
 void Calibration::maintain(std::uint32_t slot) noexcept {
     auto& at_least = counts_[slot].at_least;
-    if (std::uint32_t{at_least.back()} * kTopShare > total_[slot] && base_[slot] + kStep < kLargestKey) {
-        std::copy(at_least.begin() + kStep + 1, at_least.end(), at_least.begin() + 1);
-        std::fill(at_least.end() - kStep, at_least.end(), std::uint16_t{0});
-        base_[slot] = static_cast<std::uint16_t>(base_[slot] + kStep);
-    } else if (under_[slot] >= kUnderMost && base_[slot] > kStep) {
+    if (under_[slot] >= kUnderMost && base_[slot] > kStep) {
         // What lay at or below the old floor is put just there: too high rather than too low.
         std::copy_backward(at_least.begin(), at_least.end() - kStep, at_least.end());
         std::fill(at_least.begin(), at_least.begin() + kStep, total_[slot]);
         base_[slot] = static_cast<std::uint16_t>(base_[slot] - kStep);
+    } else if (over_[slot] >= kOverMost && base_[slot] + kStep < kLargestKey) {
+        std::copy(at_least.begin() + kStep + 1, at_least.end(), at_least.begin() + 1);
+        std::fill(at_least.end() - kStep, at_least.end(), std::uint16_t{0});
+        base_[slot] = static_cast<std::uint16_t>(base_[slot] + kStep);
     }
     under_[slot] = 0;
+    over_[slot] = 0;
     reach_[slot] = reach_of(slot);
 }
 
@@ -243,7 +247,11 @@ float Calibration::reach_of(std::uint32_t slot) const noexcept {
     if (allowed > 0.0F) {
         int k = kBucketCount - 1;
         while (k > 0 && static_cast<float>(at_least[static_cast<std::size_t>(k)]) <= allowed) --k;
-        return edge_of(std::min(base + k + 1, kLargestKey));
+        const auto here = static_cast<float>(at_least[static_cast<std::size_t>(k)]);
+        const float beyond = k + 1 < kBucketCount ? static_cast<float>(at_least[static_cast<std::size_t>(k + 1)]) : 0.0F;
+        const float low = edge_of(base + k);
+        const float high = edge_of(std::min(base + k + 1, kLargestKey));
+        return low + (high - low) * ((here - allowed) / (here - beyond));
     }
     // The past is too short to show it: on beyond the record at the tail's own slope, in buckets of 1/4 octave.
     const Tail shape = tail(slot);
@@ -260,6 +268,7 @@ void Calibration::reset(std::span<const std::uint32_t> slots) noexcept {
         total_[slot] = 0;
         seen_[slot] = 0;
         under_[slot] = 0;
+        over_[slot] = 0;
         reach_[slot] = kNone;
     }
 }
@@ -270,6 +279,7 @@ void Calibration::save(Writer& writer) const {
     writer.array(std::span<const std::uint16_t>(total_));
     writer.array(std::span<const std::uint32_t>(seen_));
     writer.array(std::span<const std::uint8_t>(under_));
+    writer.array(std::span<const std::uint8_t>(over_));
     writer.array(std::span<const float>(reach_));
 }
 
@@ -279,6 +289,7 @@ void Calibration::load(Reader& reader) {
     reader.array(std::span<std::uint16_t>(total_));
     reader.array(std::span<std::uint32_t>(seen_));
     reader.array(std::span<std::uint8_t>(under_));
+    reader.array(std::span<std::uint8_t>(over_));
     reader.array(std::span<float>(reach_));
 }
 

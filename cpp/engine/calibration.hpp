@@ -2,13 +2,14 @@
 // the past at or above it.
 //
 // Past: per slot kBuckets u16 counts of the values at or above a bucket's edge, four buckets an octave (the exponent and top
-// two mantissa bits of the float, so that no logarithm is taken), from a floor that moves by two octaves until most values
-// lie above it and few in the top bucket. Cumulative, so that a rank is two loads; learning adds to a prefix, which
+// two mantissa bits of the float, so that no logarithm is taken), from a floor that moves by two octaves until most new
+// values lie above it and few in the top bucket. Cumulative, so that a rank is two loads; learning adds to a prefix, which
 // vectorises. Counts are in units of 1/8 value and halve when the past reaches 8,190 values: a memory of about 4,100 to
 // 8,200 values, in which a single record fades over four halvings.
 //
 // Rank: bits = log2((N + 2)/(above + own share + 1)); the share of its own bucket falls from 3/4 to 1/4 across the bucket:
-// half of it on average, monotone, and never more than two bits wrong when all of a bucket is one repeated value.
+// half of it on average, monotone, and never more than two bits wrong when all of a bucket is one repeated value. Below the
+// floor, zero included, it is all of the lowest bucket.
 //
 // Beyond the record (a bucket above all occupied ones): plus the octaves beyond times the tail index that the histogram's
 // own upper quarter shows, clamped to 1 - 8 bits an octave, and at most kBeyondBits; kBeyondZeroBits when the past holds
@@ -72,6 +73,7 @@ private:
     std::vector<std::uint16_t> total_;  // at_least[0] of each slot
     std::vector<std::uint32_t> seen_;   // values learned
     std::vector<std::uint8_t> under_;   // positive values below the floor since the last maintenance
+    std::vector<std::uint8_t> over_;    // values in the top bucket since the last maintenance
     std::vector<float> reach_;
 };
 

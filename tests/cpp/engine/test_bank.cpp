@@ -1,0 +1,339 @@
+#include <doctest/doctest.h>
+
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "base/dispatch.hpp"
+#include "engine/bank.hpp"
+
+using namespace argus::engine;
+using argus::Isa;
+using argus::kSecond;
+using argus::Nanos;
+using argus::ScopedIsa;
+
+namespace {
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInf = std::numeric_limits<double>::infinity();
+
+// rows x series of noise with gaps, spikes, a step, a constant and a large level.
+std::vector<double> world(std::size_t rows, std::size_t series, unsigned seed) {
+    std::mt19937 engine(seed);
+    std::normal_distribution<double> normal;
+    std::vector<double> values(rows * series);
+    for (std::size_t r = 0; r < rows; ++r) {
+        for (std::size_t i = 0; i < series; ++i) {
+            double x = normal(engine);
+            if (i % 5 == 1 && r % 97 < 9) x = kNan;
+            if (i % 5 == 2 && r % 211 == 210) x += 40.0;
+            if (i % 5 == 3 && r > rows / 2) x += 12.0;
+            if (i % 7 == 4) x = 5.0;
+            if (i % 11 == 6) x += 1e12;
+            values[r * series + i] = x;
+        }
+    }
+    return values;
+}
+
+std::vector<Nanos> clock_of(std::size_t rows) {
+    std::vector<Nanos> times(rows);
+    for (std::size_t r = 0; r < rows; ++r) times[r] = static_cast<Nanos>(r + 1) * 60 * kSecond;
+    return times;
+}
+
+struct Result {
+    std::vector<float> bits, alarm, entity;
+    std::vector<double> lower, upper;
+    std::vector<Spoken> spoken;
+    friend bool operator==(const Result& a, const Result& b) {
+        const auto equal = [](const auto& x, const auto& y) {
+            return x.size() == y.size() && std::memcmp(x.data(), y.data(), x.size() * sizeof(x[0])) == 0;
+        };
+        bool same = equal(a.bits, b.bits) && equal(a.alarm, b.alarm) && equal(a.entity, b.entity) &&
+                    equal(a.lower, b.lower) && equal(a.upper, b.upper) && a.spoken.size() == b.spoken.size();
+        for (std::size_t i = 0; same && i < a.spoken.size(); ++i) {
+            const Utterance& x = a.spoken[i].utterance;
+            const Utterance& y = b.spoken[i].utterance;
+            same = a.spoken[i].row == b.spoken[i].row && x.slot == y.slot && x.onset == y.onset && x.bits == y.bits &&
+                   x.since_wall == y.since_wall && x.false_alarm_interval_s == y.false_alarm_interval_s;
+        }
+        return same;
+    }
+};
+
+// Runs `values` through `bank` in blocks of the given sizes, repeated.
+Result run(Bank& bank, const std::vector<double>& values, const std::vector<std::size_t>& blocks, std::size_t first = 0,
+           std::size_t last = SIZE_MAX) {
+    const std::size_t series = bank.capacity();
+    const std::size_t rows = std::min(last, values.size() / series);
+    const auto times = clock_of(rows);
+    Result all;
+    for (std::size_t row = first, turn = 0; row < rows; ++turn) {
+        const std::size_t count = std::min(blocks[turn % blocks.size()], rows - row);
+        Result part;
+        part.bits.resize(count * series);
+        part.alarm.resize(count * series);
+        part.lower.resize(count * series);
+        part.upper.resize(count * series);
+        part.entity.resize(count);
+        Outputs out;
+        out.bits = part.bits.data();
+        out.alarm_bits = part.alarm.data();
+        out.lower = part.lower.data();
+        out.upper = part.upper.data();
+        out.entity_bits = part.entity.data();
+        out.spoken = &part.spoken;
+        const auto at = std::span(times).subspan(row, count);
+        bank.run(Rows<double>{values.data() + row * series, series, at, at}, out);
+        for (Spoken& spoken : part.spoken) spoken.row += static_cast<std::uint32_t>(row - first);
+        const auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
+        append(all.bits, part.bits);
+        append(all.alarm, part.alarm);
+        append(all.lower, part.lower);
+        append(all.upper, part.upper);
+        append(all.entity, part.entity);
+        append(all.spoken, part.spoken);
+        row += count;
+    }
+    return all;
+}
+
+}  // namespace
+
+TEST_CASE("bank: the same bits however the rows are split into calls, over several tiles") {
+    constexpr std::size_t kSeries = 1100;
+    const auto values = world(400, kSeries, 1);
+    Bank whole(kSeries, {});
+    const Result reference = run(whole, values, {400});
+    CHECK_FALSE(reference.spoken.empty());
+    Bank split(kSeries, {});
+    CHECK(reference == run(split, values, {1, 7, 64, 3}));
+
+    Bank stepped(kSeries, {});
+    const auto times = clock_of(400);
+    std::size_t spoken = 0;
+    bool equal = true;
+    for (std::size_t r = 0; r < 400; ++r) {
+        stepped.step(std::span(values).subspan(r * kSeries, kSeries), times[r], times[r]);
+        equal = equal && std::memcmp(stepped.bits().data(), reference.bits.data() + r * kSeries, kSeries * 4) == 0 &&
+                std::memcmp(stepped.lower().data(), reference.lower.data() + r * kSeries, kSeries * 8) == 0 &&
+                stepped.entity_bits() == reference.entity[r];
+        spoken += stepped.spoken().size();
+    }
+    CHECK(equal);
+    CHECK(spoken == reference.spoken.size());
+}
+
+TEST_CASE("bank: saved and loaded it goes on with the same bits; another shape is refused") {
+    constexpr std::size_t kSeries = 40;
+    const auto values = world(1200, kSeries, 2);
+    Bank whole(kSeries, {});
+    run(whole, values, {700}, 0, 700);
+    argus::Writer writer(9, 1);
+    whole.save(writer);
+    const auto bytes = writer.finish();
+    Bank loaded(kSeries, {});
+    argus::Reader reader(bytes, 9, 1);
+    loaded.load(reader);
+    CHECK(reader.done());
+    CHECK(loaded.live_series() == whole.live_series());
+    CHECK(run(whole, values, {100}, 700) == run(loaded, values, {33}, 700));
+    Bank other(kSeries + 1, {});
+    argus::Reader again(bytes, 9, 1);
+    CHECK_THROWS_AS(other.load(again), argus::CodecError);
+}
+
+TEST_CASE("bank: every instruction set gives the same bits") {
+    constexpr std::size_t kSeries = 70;
+    const auto values = world(900, kSeries, 3);
+    std::vector<Result> results;
+    for (const Isa level : {Isa::baseline, Isa::v3, Isa::v4}) {
+        if (level > argus::best_isa()) {
+            MESSAGE("skipped: this CPU lacks " << argus::to_string(level));
+            continue;
+        }
+        const ScopedIsa scoped(level);
+        Bank bank(kSeries, {});
+        results.push_back(run(bank, values, {128}));
+    }
+    for (const Result& result : results) CHECK(result == results[0]);
+}
+
+TEST_CASE("bank: missing and infinite values score 0, teach nothing, and only infinities are counted") {
+    constexpr std::size_t kRows = 600;
+    std::vector<double> clean = world(kRows, 1, 4);
+    std::vector<double> holed;
+    std::vector<std::size_t> kept;
+    for (std::size_t r = 0; r < kRows; ++r) {
+        if (r % 10 == 9) {
+            for (const double hole : {kNan, kInf, -kInf}) holed.push_back(hole);
+        }
+        kept.push_back(holed.size());
+        holed.push_back(clean[r]);
+    }
+    BankOptions without_policy;
+    without_policy.policy.incident_bits = 1000.0F;  // calm rows are counted in rows, also missing ones
+    Bank one(1, without_policy);
+    Bank other(1, without_policy);
+    const Result plain = run(one, clean, {64});
+    const Result gaps = run(other, holed, {64});
+    for (std::size_t r = 0; r < kRows; ++r) CHECK(plain.bits[r] == gaps.bits[kept[r]]);
+    std::size_t silent = 0;
+    for (std::size_t r = 0; r < holed.size(); ++r) silent += !std::isfinite(holed[r]) && gaps.bits[r] != 0.0F ? 1 : 0;
+    CHECK(silent == 0);
+    CHECK(other.infinities() == 2 * (kRows / 10));
+    CHECK(one.infinities() == 0);
+}
+
+TEST_CASE("bank: a constant series is silent and its band is the constant; its first change is strange") {
+    Bank bank(1, {});
+    std::vector<double> values(500, 42.0);
+    values.push_back(43.0);
+    const Result result = run(bank, values, {50});
+    for (std::size_t r = 0; r < 500; ++r) CHECK(result.bits[r] < 0.1F);
+    CHECK(result.lower[499] == 42.0);
+    CHECK(result.upper[499] == 42.0);
+    CHECK(result.bits[500] > 10.0F);
+}
+
+TEST_CASE("bank: a small change upon a large level is seen as well as upon none") {
+    const auto values = world(1500, 1, 5);
+    std::vector<double> lifted = values;
+    for (double& value : lifted) value = std::ldexp(std::round(std::ldexp(value, 8)), -8) + 1e9;
+    std::vector<double> rounded = values;
+    for (double& value : rounded) value = std::ldexp(std::round(std::ldexp(value, 8)), -8);
+    Bank near(1, {});
+    Bank far(1, {});
+    CHECK(run(near, rounded, {100}).bits == run(far, lifted, {100}).bits);
+}
+
+TEST_CASE("bank: a reset slot starts anew, as a new bank does, and its neighbour goes on") {
+    constexpr std::size_t kSeries = 2;
+    const auto values = world(800, kSeries, 6);
+    Bank bank(kSeries, {});
+    Bank kept(kSeries, {});
+    run(bank, values, {400}, 0, 400);
+    run(kept, values, {400}, 0, 400);
+    CHECK(bank.live_series() == 2);
+    bank.reset(std::array<std::uint32_t, 1>{0});
+    CHECK(bank.live_series() == 1);
+    const Result after = run(bank, values, {400}, 400);
+    const Result before = run(kept, values, {400}, 400);
+    Bank fresh(kSeries, {});
+    const Result young = run(fresh, std::vector<double>(values.begin() + 400 * kSeries, values.end()), {400});
+    for (std::size_t r = 0; r < 400; ++r) {
+        CHECK(after.bits[r * 2] == young.bits[r * 2]);
+        CHECK(after.bits[r * 2 + 1] == before.bits[r * 2 + 1]);
+    }
+    CHECK(bank.live_series() == 2);
+}
+
+TEST_CASE("bank: realised shares of surprise keep within a factor of two on independent noise") {
+    constexpr std::size_t kSeries = 20;
+    constexpr std::size_t kRows = 20'000;
+    std::mt19937 engine(7);
+    std::normal_distribution<double> normal;
+    std::vector<double> values(kRows * kSeries);
+    for (double& value : values) value = normal(engine);
+    Bank bank(kSeries, {});
+    const Result result = run(bank, values, {1000});
+    for (int level = 3; level <= 8; ++level) {
+        std::size_t reached = 0;
+        for (const float bits : result.bits) reached += bits >= static_cast<float>(level) ? 1 : 0;
+        const double share = static_cast<double>(reached) / static_cast<double>(values.size());
+        const double ratio = share * std::exp2(level);
+        CAPTURE(level);
+        CHECK(ratio > 0.5);
+        CHECK(ratio < 2.0);
+    }
+}
+
+TEST_CASE("bank: a lasting new level is spoken once, accepted, and scores low again") {
+    std::mt19937 engine(8);
+    std::normal_distribution<double> normal;
+    std::vector<double> values(4000);
+    for (std::size_t r = 0; r < values.size(); ++r) values[r] = normal(engine) + (r >= 2000 ? 25.0 : 0.0);
+    BankOptions strict;
+    strict.false_alarms_per_day = 0.01;
+    Bank bank(1, strict);
+    const Result result = run(bank, values, {100});
+    std::size_t onsets = 0;
+    std::size_t ends = 0;
+    for (const Spoken& spoken : result.spoken) {
+        if (spoken.utterance.onset) {
+            ++onsets;
+            CHECK(spoken.row >= 2000);
+            CHECK(spoken.row <= 2003);
+            CHECK(spoken.utterance.direction == argus::Direction::up);
+        } else {
+            ++ends;
+            CHECK(spoken.row < 2300);
+        }
+    }
+    CHECK(onsets == 1);
+    CHECK(ends == 1);
+    float loudest = 0.0F;
+    for (std::size_t r = 2400; r < 4000; ++r) loudest = std::max(loudest, result.bits[r]);
+    CHECK(loudest < 16.0F);
+}
+
+TEST_CASE("bank: the budget changes who speaks, never the bits or the alarm bits") {
+    constexpr std::size_t kSeries = 30;
+    const auto values = world(1500, kSeries, 9);
+    BankOptions generous;
+    generous.false_alarms_per_day = 100.0;
+    BankOptions strict;
+    strict.false_alarms_per_day = 1e-6;
+    Bank a(kSeries, generous);
+    Bank b(kSeries, strict);
+    const Result loud = run(a, values, {500});
+    const Result quiet = run(b, values, {500});
+    CHECK(loud.bits == quiet.bits);
+    CHECK(loud.alarm == quiet.alarm);
+    CHECK(loud.spoken.size() > quiet.spoken.size());
+    CHECK(a.threshold_bits() < b.threshold_bits());
+}
+
+TEST_CASE("bank: on independent noise no more is spoken than the budget allows, by much") {
+    constexpr std::size_t kSeries = 50;
+    constexpr std::size_t kRows = 20'000;  // 13.9 days of minutes
+    std::mt19937 engine(10);
+    std::normal_distribution<double> normal;
+    std::vector<double> values(kRows * kSeries);
+    for (double& value : values) value = normal(engine);
+    Bank bank(kSeries, {});
+    std::size_t onsets = 0;
+    for (const Spoken& spoken : run(bank, values, {1000}).spoken) onsets += spoken.utterance.onset ? 1 : 0;
+    CHECK(onsets <= 28);
+}
+
+TEST_CASE("bank: options that do not fit are refused with what was expected") {
+    CHECK_THROWS_AS(Bank(0, {}), std::invalid_argument);
+    BankOptions no_detector;
+    no_detector.detectors.clear();
+    CHECK_THROWS_AS(Bank(1, no_detector), std::invalid_argument);
+    BankOptions out_of_bounds;
+    out_of_bounds.detectors = {{&argus::detectors::residual_detector, {7.0, 0.1, 6.0}}};
+    CHECK_THROWS_WITH_AS(Bank(1, out_of_bounds), doctest::Contains("level_rate"), std::invalid_argument);
+    BankOptions too_few;
+    too_few.detectors = {{&argus::detectors::residual_detector, {0.005}}};
+    CHECK_THROWS_AS(Bank(1, too_few), std::invalid_argument);
+    BankOptions no_budget;
+    no_budget.false_alarms_per_day = 0.0;
+    CHECK_THROWS_AS(Bank(1, no_budget), std::invalid_argument);
+}
+
+TEST_CASE("bank: two detectors of a kind cost one bit each and are named") {
+    BankOptions two;
+    two.detectors = {{&argus::detectors::residual_detector, {}}, {&argus::detectors::residual_detector, {0.05, 0.1, 6.0}}};
+    Bank bank(3, two);
+    CHECK(bank.channels() == std::vector<std::string>{"residual", "residual.shift", "residual", "residual.shift"});
+    const auto values = world(600, 3, 11);
+    const Result result = run(bank, values, {600});
+    for (const float bits : result.bits) CHECK(std::isfinite(bits));
+}
