@@ -40,7 +40,6 @@ import zmq
 from argus.errors import UsageError
 from argus.wire.zmq import FRAME_BYTES_MAX, array_header, require_local
 
-EVENT_BYTES_MAX: Final = 65_536
 DEFAULT_ENDPOINT: Final = "tcp://127.0.0.1:6160"
 
 _ATTRS_MAX: Final = 32
@@ -49,7 +48,7 @@ _ATTR_BYTES_MAX: Final = 512
 _INT_MAX: Final = 2**63 - 1
 _BATCH_AGE_NS: Final = 50_000_000
 
-# Text keys and their limits in UTF-8 bytes.
+# Text keys and their limits in UTF-8 bytes. All limits together stay below the 64 KiB of an event.
 _TEXT: Final = {
     "id": 64, "tenant": 64, "session": 128, "task": 128, "parent": 128, "trace": 64, "span": 64, "parent_span": 64,
     "agent": 128, "agent_version": 128, "provider": 128, "model": 128, "strategy": 64, "tool": 128, "call": 128,
@@ -201,13 +200,10 @@ class Emitter:
             event["seq"] = seq
             if own_id:
                 event["id"] = f"{self._prefix}{seq}"
-            data = _encode(event)
-            if len(data) > EVENT_BYTES_MAX:
-                raise UsageError(
-                    f"emit({type!r}): expected at most {EVENT_BYTES_MAX} bytes, found {len(data)}; not sent. "
-                    "Shorten text "
-                    f"or attrs."
-                )
+            try:
+                data = _encode(event)
+            except UnicodeEncodeError as error:
+                raise UsageError(f"emit({type!r}): expected text that UTF-8 can hold, found {error}; not sent.") from error
             self._seq = seq
             if self._batch == 1:
                 return self._send(data, 1)
@@ -266,16 +262,18 @@ class Emitter:
 
     def _open(self) -> zmq.Socket[bytes]:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        socket = context.socket(zmq.PUSH)
-        socket.setsockopt(zmq.SNDHWM, max(1, self._queue_limit // self._batch))
-        socket.setsockopt(zmq.LINGER, self._linger_ms)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, 2_000)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6_000)
-        socket.setsockopt(zmq.HEARTBEAT_TTL, 10_000)
-        socket.setsockopt(zmq.HANDSHAKE_IVL, 5_000)
-        socket.setsockopt(zmq.RECONNECT_IVL, 50)
-        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2_000)
-        socket.connect(self.endpoint)
+        try:
+            socket = context.socket(zmq.PUSH)
+            for option, value in (
+                (zmq.SNDHWM, max(1, self._queue_limit // self._batch)), (zmq.LINGER, self._linger_ms),
+                (zmq.HEARTBEAT_IVL, 2_000), (zmq.HEARTBEAT_TIMEOUT, 6_000), (zmq.HEARTBEAT_TTL, 10_000),
+                (zmq.HANDSHAKE_IVL, 5_000), (zmq.RECONNECT_IVL, 50), (zmq.RECONNECT_IVL_MAX, 2_000),
+            ):  # fmt: skip
+                socket.setsockopt(option, value)
+            socket.connect(self.endpoint)
+        except zmq.ZMQError:
+            context.destroy(linger=0)  # out of descriptors: nothing may leak with each attempt
+            raise
         self._context, self._socket = context, socket
         processes = sys.modules.get("multiprocessing")
         if processes is not None and processes.parent_process() is not None:
@@ -444,7 +442,7 @@ class ModelSpan(_Span):
 
 def _fill(event: dict[str, Any], type_name: str, fields: Mapping[str, Any]) -> None:
     """Put checked fields into the event, unknown scalars into `attrs`."""
-    if type_name.__class__ is not str or not 0 < len(type_name) <= 48 or len(type_name.encode()) > 48:
+    if type_name.__class__ is not str or not 0 < len(type_name.encode("utf-8", "replace")) <= 48:
         raise UsageError(f"emit: expected a type of 1 to 48 bytes, found {type_name!r}; not sent.")
     extra: dict[str, Any] = {}
     for key, value in fields.items():

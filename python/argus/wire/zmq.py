@@ -920,13 +920,13 @@ class EventInlet:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _drain_one(self, socket: zmq.Socket[bytes], credential: str, quota: int, frames: list[Frame]) -> None:
-        pull = socket.socket_type == zmq.PULL
+        expected = 1 if socket.getsockopt(zmq.TYPE) == zmq.PULL else 2
         for _ in range(quota):
             try:
                 parts = socket.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 return
-            if len(parts) != (1 if pull else 2):
+            if len(parts) != expected:
                 self._refused += 1
                 continue
             frames.append(Frame(parts[-1], credential))
