@@ -1,6 +1,6 @@
 // The contract of a detector: it scores every series of a view before it learns from it, and score() is const, so it
-// cannot learn from what it scores. Statistics are unit-free (larger = stranger); engine/calibration.cpp makes bits
-// of them. NaN in = not observed: statistic NaN, nothing learned.
+// cannot learn from what it scores. Statistics are unit-free (larger = stranger); engine/calibration.cpp turns them into
+// bits. NaN in = not observed: statistic NaN, nothing learned.
 #pragma once
 
 #include <cstddef>
