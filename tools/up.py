@@ -335,9 +335,13 @@ def set_up(root: Path, system: System, stamp: Stamp, *, for_tests: bool) -> None
             shutil.rmtree(root / "build" / "python", ignore_errors=True)
             old = {}
         env = environment(root, cxx)
-        if not installed or not old:
+        state = {"root": str(root), "python": python, "compiler": cxx, "digest": "", "checked": False}
+        if not installed or not tools_there or not old:
             say("installing Python packages")
             _pip(root, env, "packages", *wanted, *build_tools(system))
+        state["requirements"] = sorted({*wanted, *old.get("requirements", [])})
+        state["for_tests"] = for_tests or bool(old.get("for_tests"))
+        stamp.write(state)  # a build that fails leaves the packages in place
         fresh = digest(root, python=python, compiler_path=cxx)
         if fresh != old.get("digest"):
             if old.get("compiler") not in (None, cxx):
@@ -346,18 +350,7 @@ def set_up(root: Path, system: System, stamp: Stamp, *, for_tests: bool) -> None
             say(f"building with {cxx}, {env['CMAKE_BUILD_PARALLEL_LEVEL']} at once")
             _pip(root, env, "build", "--no-build-isolation", "--no-deps", "--editable", str(root), attempts=1)
             say(f"built in {time.monotonic() - start:.0f} s")
-        both = sorted({*wanted, *old.get("requirements", [])})
-        stamp.write(
-            {
-                "root": str(root),
-                "python": python,
-                "compiler": cxx,
-                "digest": fresh,
-                "requirements": both,
-                "for_tests": for_tests or bool(old.get("for_tests")),
-                "checked": False,
-            }
-        )
+        stamp.write({**state, "digest": fresh})
 
 
 def _run(what: str, command: Sequence[str], root: Path) -> None:

@@ -1,5 +1,5 @@
 // Versioned, checksummed little-endian state: what detectors, auditors and the engine save and load.
-// Layout: magic u32, version u32, payload, CRC-32 (ISO-HDLC) u32 of all before it. Reader throws CodecError (setup path only).
+// Layout: magic u32, version u32, payload, CRC-32 (ISO-HDLC) u32 of all before. Reader throws CodecError (setup only).
 #pragma once
 
 #include <array>

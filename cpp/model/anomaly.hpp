@@ -55,7 +55,7 @@ struct Anomaly {
     double lower = kNotANumber;
     double upper = kNotANumber;
     double bits = 0.0;                    // surprise; infinite surprise of a deterministic rule is written as 64
-    double false_alarm_interval_s = 0.0;  // ARL0 of this rule on this scope; 0 = deterministic, no false alarm by chance
+    double false_alarm_interval_s = 0.0;  // ARL0 of this rule on this scope; 0 = deterministic, none by chance
     Nanos since = 0;                      // wall clock at which the condition began
     Direction direction = Direction::none;
     Severity severity = Severity::info;  // what it justifies alone

@@ -1,4 +1,4 @@
-// Wait-free single-producer single-consumer ring. try_push fails when full (the caller counts the drop); nothing blocks.
+// Wait-free single-producer single-consumer ring. try_push fails when full (the caller counts it); nothing blocks.
 // Each side caches the other's index and owns a cache line, so a hit touches no shared line; acquire/release on the
 // index itself and no standalone fence, which the thread sanitizer does not model.
 #pragma once

@@ -225,11 +225,12 @@ def test_it_works_for_another_user(tmp_path):
     """Nothing needs root; what cannot be read is a finding."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user here")
+    # Imports come first: the interpreter's own files may be root's alone.
     code = (
         "import os\nfrom argus.config import Config\nfrom argus.services import doctor\n"
-        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"  # the interpreter's own files may be root's alone
+        "os.chdir('/'); os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "print(len(doctor.examine(Config(), catalog={}).findings))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (0, "") == (done.returncode, done.stderr)
     assert int(done.stdout) > 10
