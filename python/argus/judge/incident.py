@@ -5,11 +5,10 @@ Pure: the book reads no clock and touches no disk, so live runs and replays grou
 
 from __future__ import annotations
 
-from hashlib import sha256
-
 import msgspec
 
 from argus.judge import hypotheses
+from argus.killswitch.issues import issue_key
 from argus.schema import Anomaly, Incident, IncidentState, Scope, ScopeKind, Severity
 
 _RANK = {Severity.INFO: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
@@ -34,11 +33,6 @@ def scope_of(anomaly: Anomaly) -> Scope:
     if scope.kind is ScopeKind.TASK and scope.session:
         return Scope(ScopeKind.SESSION, scope.session, tenant=scope.tenant, agent=scope.agent, session=scope.session)
     return scope
-
-
-def key_of(scope: Scope, cause: str) -> str:
-    """Stable key of a scope and cause, 16 hex digits: repeats of the trouble update, they never file anew."""
-    return sha256("\0".join((scope.kind, scope.tenant, scope.id, cause)).encode()).hexdigest()[:16]
 
 
 class IncidentBook:
@@ -66,7 +60,7 @@ class IncidentBook:
     def add(self, anomaly: Anomaly) -> Incident:
         """File `anomaly`; returns its incident as it stands afterwards."""
         scope, cause = scope_of(anomaly), cause_of(anomaly)
-        key = key_of(scope, cause)
+        key = issue_key(scope, cause)
         known = self._open.pop(key, None)
         if known is not None and anomaly.ts - known.updated > self._quiet_ns:
             known = None

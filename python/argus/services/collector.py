@@ -21,13 +21,13 @@ import zmq
 
 from argus.engine.core import Decision, Engine
 from argus.errors import ArgusError, RefusedError, UnreachableError, UsageError
-from argus.judge.incident import IncidentBook, key_of
+from argus.judge.incident import IncidentBook
 from argus.killswitch.control import Control, Trip
-from argus.killswitch.issues import IssueFiles
+from argus.killswitch.issues import IssueFiler, issue_key
 from argus.record.journal import Journal
 from argus.record.keys import SigningKey, open_keys
 from argus.record.writer import JournalWriter
-from argus.schema import Anomaly, Flag, Incident, IncidentState, Scope, ScopeKind, Severity
+from argus.schema import Anomaly, Flag, Incident, IncidentState, Scope, ScopeKind, Severity, StopKind
 from argus.services.sessions import SessionRequest, Sessions
 from argus.services.status import anomaly_line, busiest, host_line, printable
 from argus.wire.jsonl import Follower, Frame, Stream
@@ -124,7 +124,7 @@ class Collector:
         stack.callback(self._close_writer)
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="argus-disk")
         stack.callback(self._disk.shutdown)
-        self._issues = IssueFiles(home / "issues")
+        self._issues = stack.enter_context(IssueFiler(home / "issues"))
         self._engine = stack.enter_context(Engine(config))
         self._engine.attach_control(str(config.control / "epoch"))
         self._open_sockets(stack)
@@ -421,8 +421,12 @@ class Collector:
     def _write_issue(self, key: str) -> None:
         with self._issues_lock:
             due = self._issues_due.pop(key)
-        issue = self._issues.update(due.incident, verified=due.verified, stopped=list(due.stopped))
-        self._writer.put("issue", {"key": issue.key, "priority": issue.priority.value, "path": issue.path})
+        stop = StopKind.HARD_KILL if due.incident.severity is Severity.CRITICAL else StopKind.WRITE_LOCKDOWN
+        issue = self._issues.file(
+            due.incident, verified=due.verified, stopped=due.stopped, stop=stop if due.incident.actions else None
+        )
+        if issue is not None:
+            self._writer.put("issue", {"key": issue.key, "priority": issue.priority.value, "path": issue.path})
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
@@ -458,12 +462,12 @@ class Collector:
         if result.get("stop"):
             scope = Scope(ScopeKind.SESSION, name, session=name)
             incident = self._book.acted(
-                key_of(scope, "runaway"), f"process tree: {result['stop']}", state=IncidentState.STOPPED
+                issue_key(scope, "runaway"), f"process tree: {result['stop']}", state=IncidentState.STOPPED
             )
             if incident is not None:
                 verified = result["stop"] == "verified_stopped"
                 self._file_issue(incident, verified=verified, stopped=(_ending(result),))
-                issue = str(self._issues.path(incident))
+                issue = str(self._issues.directory / f"P0-{incident.key}.md")
         self._writer.put("session_finished", {"session": name, **result}, urgent=True)
         self._release(name)
         return {"issue": issue}

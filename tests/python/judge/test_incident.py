@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from argus.judge import hypotheses
-from argus.judge.incident import IncidentBook, cause_of, key_of
+from argus.judge.incident import IncidentBook, cause_of
+from argus.killswitch.issues import issue_key
 from argus.schema import Anomaly, Family, IncidentState, Scope, ScopeKind, Severity
 
 SESSION = Scope(ScopeKind.SESSION, "s1", session="s1")
@@ -50,8 +51,8 @@ def test_order_faults_and_spend_are_two_incidents():
 
 
 def test_the_key_is_stable_and_separates_tenants():
-    assert key_of(SESSION, "runaway") == key_of(Scope(ScopeKind.SESSION, "s1", agent="other"), "runaway")
-    assert key_of(SESSION, "runaway") != key_of(Scope(ScopeKind.SESSION, "s1", tenant="t"), "runaway")
+    assert issue_key(SESSION, "runaway") == issue_key(Scope(ScopeKind.SESSION, "s1", agent="other"), "runaway")
+    assert issue_key(SESSION, "runaway") != issue_key(Scope(ScopeKind.SESSION, "s1", tenant="t"), "runaway")
 
 
 def test_after_a_quiet_hour_the_same_trouble_is_a_new_incident_with_the_same_key():
