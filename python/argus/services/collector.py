@@ -539,7 +539,8 @@ def _detector(anomaly: Anomaly) -> dict[str, Any]:
 def _ending(result: dict[str, Any]) -> str:
     """How a supervisor ended its process tree, for the issue."""
     left = f"; still there: {', '.join(result['left'])}" if result["left"] else ""
-    return f"{result['stop']}: {result['signalled']} processes, all gone {result['all_gone_ns'] / 1e6:.1f} ms after the flag{left}"
+    gone_ms = result["all_gone_ns"] / 1e6
+    return f"{result['stop']}: {result['signalled']} processes, all gone {gone_ms:.1f} ms after the flag{left}"
 
 
 def _what_happened(trip: Trip) -> str:

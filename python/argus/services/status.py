@@ -50,11 +50,12 @@ def busiest(table: Mapping[str, NDArray[Any]], count: int = 3) -> list[str]:
         return []
     share = np.nan_to_num(table["cpu_utilization"])
     order = np.argsort(-share, kind="stable")[:count]
-    return [
-        f"{printable(bytes(table['name'][i]).rstrip(b'\\0').decode('utf-8', 'replace'), 16)}({table['pid'][i]}) {share[i]:.0%}"
-        for i in order
-        if share[i] >= 0.005
-    ]
+    return [f"{_name(table['name'][i])}({table['pid'][i]}) {share[i]:.0%}" for i in order if share[i] >= 0.005]
+
+
+def _name(raw: bytes) -> str:
+    """A process name: 64 zero-padded untrusted bytes."""
+    return printable(bytes(raw).rstrip(b"\0").decode("utf-8", "replace"), 16)
 
 
 def host_line(names: tuple[str, ...], values: NDArray[np.float64]) -> str:
