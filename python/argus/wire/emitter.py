@@ -203,7 +203,9 @@ class Emitter:
             try:
                 data = _encode(event)
             except UnicodeEncodeError as error:
-                raise UsageError(f"emit({type!r}): expected text that UTF-8 can hold, found {error}; not sent.") from error
+                raise UsageError(
+                    f"emit({type!r}): expected text that UTF-8 can hold, found {error}; not sent."
+                ) from error
             self._seq = seq
             if self._batch == 1:
                 return self._send(data, 1)

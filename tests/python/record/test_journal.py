@@ -270,7 +270,8 @@ def test_killed_writer_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
 
 
 _payloads = st.dictionaries(
-    st.text(max_size=8), st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=20) | st.binary(),
+    st.text(max_size=8),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=20) | st.binary(),
     max_size=4,
 )  # fmt: skip
 

@@ -54,8 +54,10 @@ def test_gzip_is_told_by_content_and_last_newline_is_optional(tmp_path: Path, en
 
 _BAD = [
     (b'{"a":', "not_json"), (b"nonsense", "not_json"), (b"[1]", "not_object"), (b"3", "not_object"),
-    (b'{"a":1,"b":2,"a":1}', "duplicate_key"), (b'{"a":1, "a" :1}', "duplicate_key"), (b'{"a":1,"\\u0061":1}', "duplicate_key"),
-    (b'{"x":{"b":1,"b":2}}', "duplicate_key"), (b'{"x":[{"b":1,"b":2}]}', "duplicate_key"), (b'{":":1,":":2}', "duplicate_key"),
+    (b'{"a":1,"b":2,"a":1}', "duplicate_key"), (b'{"a":1, "a" :1}', "duplicate_key"),
+    (b'{"a":1,"\\u0061":1}', "duplicate_key"),
+    (b'{"x":{"b":1,"b":2}}', "duplicate_key"), (b'{"x":[{"b":1,"b":2}]}', "duplicate_key"),
+    (b'{":":1,":":2}', "duplicate_key"),
     (b'{"a\\"":1,"a\\"":2}', "duplicate_key"), (b'{"a\\\\":1,"a\\\\":2}', "duplicate_key"),
     (b'{"t":"say \\"a\\": 1","a":1,"a":2}', "duplicate_key"), (b'{"t":":","a":1,"a":2}', "duplicate_key"),
     (b'{"a":NaN}', "not_finite"), (b'{"a":-Infinity}', "not_finite"), (b'{"a":[Infinity]}', "not_finite"),
@@ -138,7 +140,9 @@ def test_absent_file_is_an_error_that_says_so(tmp_path: Path) -> None:
         list(frames(tmp_path))
 
 
-_scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+_scalars = (
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+)
 _values = st.recursive(
     _scalars | st.text(max_size=12),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
