@@ -367,9 +367,10 @@ class Publisher:
         return ring[0].first if ring else self._seq[kind] + 1
 
     def close(self) -> None:
+        """Close; a private context takes the sockets of its replay servers with it."""
         self._socket.close(linger=200)
         if self._own_context:
-            self._context.term()
+            self._context.destroy(linger=0)
 
     def __enter__(self) -> Publisher:
         return self

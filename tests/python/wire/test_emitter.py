@@ -281,6 +281,29 @@ def test_sixty_four_threads_number_without_a_gap_and_in_order(collector: Collect
     assert len({event["id"] for event in found}) == 3200
 
 
+def test_signal_handler_may_emit_in_the_middle_of_an_emit(collector: Collector) -> None:
+    emitter = Emitter(collector.endpoint, queue_limit=100_000)
+    in_handler = 0
+
+    def handler(*_: object) -> None:
+        nonlocal in_handler
+        in_handler += 1
+        emitter.emit("heartbeat", who="handler")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    try:
+        while in_handler < 50:
+            emitter.emit("heartbeat", who="loop")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    total = emitter.sent
+    assert emitter.dropped == 0
+    assert sorted(event["seq"] for event in collector.take(total)) == list(range(1, total + 1))
+    emitter.close()
+
+
 def test_batches_are_off_by_default_and_lose_nothing_when_on(collector: Collector) -> None:
     with Emitter(collector.endpoint, batch=100) as emitter:
         for _ in range(250):
