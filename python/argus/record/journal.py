@@ -457,7 +457,7 @@ class Journal:
             self._failed_commits += 1
             raise JournalError(
                 f"{self.path}: expected to open it again and commit {len(self._buffer)} records, found: "
-                f"{error.__cause__ or error}; not durable, all of them are kept in memory. Check the disk and its mount."
+                f"{error.__cause__ or error}; not durable, all stay in memory. Check the disk and its mount."
             ) from error
         if self._checkpoint.n == known.n and self._checkpoint.signature == known.signature:
             return
