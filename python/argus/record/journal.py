@@ -332,13 +332,18 @@ class Journal:
                 self._create()
             fsync_directory(self.path.parent)
             self._checkpoint = self._check_tail()
+        except JournalError:
+            self._disconnect()
+            raise
         except (sqlite3.Error, struct.error, TypeError, ValueError, AttributeError) as error:
+            self._disconnect()
             # Beside SQLite's own complaints: columns whose content is of another type than the journal writes.
             raise JournalError(
                 f"{self.path}: expected an Argus journal, found: {error}; not opened, nothing changed. "
                 f"Run `argus verify` for what can still be read; move the file away to start a new journal."
             ) from error
         except OSError as error:
+            self._disconnect()
             raise UnreachableError(
                 f"{self.path}: expected to open the journal, found {error.strerror}; not opened. "
                 f"Check owner, mode and free space of {self.path.parent}."
@@ -446,7 +451,14 @@ class Journal:
         twice.
         """
         known = self._checkpoint
-        self._connect()
+        try:
+            self._connect()
+        except (JournalError, UnreachableError) as error:
+            self._failed_commits += 1
+            raise JournalError(
+                f"{self.path}: expected to open it again and commit {len(self._buffer)} records, found: "
+                f"{error.__cause__ or error}; not durable, all stay in memory. Check the disk and its mount."
+            ) from error
         if self._checkpoint.n == known.n and self._checkpoint.signature == known.signature:
             return
         covered = [row for row in self._buffer if row[0] <= self._checkpoint.seq]

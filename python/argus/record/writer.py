@@ -129,7 +129,8 @@ class JournalWriter:
         ----------
         decision : False = a sample, shed first when there is no room
         urgent : commit at once, not with the next group (before a flag is acknowledged)
-        on_durable : called in the writer thread once: with the record's place, or None when it was shed or rejected
+        on_durable : called once, in the writer thread with the record's place, or with None when it was rejected, or
+            (in the thread that needed the room) when it was shed
 
         Returns
         -------

@@ -147,7 +147,8 @@ class Emitter:
 
     def _begin(self) -> None:
         """A fresh identity and nothing sent: at the start, and in the child after a fork."""
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may emit while this thread is in the middle of it.
+        self._lock = threading.RLock()
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._closed = False
@@ -196,15 +197,18 @@ class Emitter:
         _require(event, type)
         own_id = not event["id"]
         with self._lock:
-            seq = self._seq + 1
+            self._seq += 1
+            seq = self._seq
             event["seq"] = seq
             if own_id:
                 event["id"] = f"{self._prefix}{seq}"
             try:
                 data = _encode(event)
             except UnicodeEncodeError as error:
-                raise UsageError(f"emit({type!r}): expected text that UTF-8 can hold, found {error}; not sent.") from error
-            self._seq = seq
+                self._seq -= 1
+                raise UsageError(
+                    f"emit({type!r}): expected text that UTF-8 can hold, found {error}; not sent."
+                ) from error
             if self._batch == 1:
                 return self._send(data, 1)
             return self._hold(data)

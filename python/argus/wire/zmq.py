@@ -285,7 +285,11 @@ class Publisher:
 
     @property
     def dropped(self) -> int:
-        """Records that at least one subscriber did not take in time (it can replay them)."""
+        """Records refused because a subscriber's queue was found full: a lower bound.
+
+        libzmq leaves a full queue out, without a word, until its reader has caught up; how much it lost in the meantime
+        its own `Subscription.lost` counts exactly, from seq and heartbeats, and the replay gives it again.
+        """
         return self._dropped
 
     @property
@@ -363,9 +367,10 @@ class Publisher:
         return ring[0].first if ring else self._seq[kind] + 1
 
     def close(self) -> None:
+        """Close; a private context takes the sockets of its replay servers with it."""
         self._socket.close(linger=200)
         if self._own_context:
-            self._context.term()
+            self._context.destroy(linger=0)
 
     def __enter__(self) -> Publisher:
         return self
@@ -393,8 +398,8 @@ class Publisher:
     def _offer(self, frames: tuple[bytes, bytes, bytes]) -> bool:
         """Send to every subscriber that has room; False when one had none.
 
-        With NODROP a single full queue refuses the frame for all. So the refusal is counted, and the frame sent again
-        with NODROP off: those with room get it, the full queue alone loses it.
+        With NODROP a single full queue refuses the frame for all, which would let one stuck reader silence Argus.
+        So the refusal is counted, and the frame sent again with NODROP off: the full queue alone loses it.
         """
         try:
             self._socket.send_multipart(frames, zmq.DONTWAIT, copy=True)

@@ -170,6 +170,38 @@ def test_after_an_io_error_the_file_decides_and_nothing_is_written_twice(tmp_pat
     assert verify(tmp_path / "journal.db", tmp_path / "keys" / "journal.pub").ok
 
 
+_LIMITED = """
+import os, resource, sys
+from argus.errors import JournalError
+from argus.record.journal import Journal
+journal = Journal(sys.argv[1], sys.argv[2])
+journal.append("first", {})
+journal.commit()
+size = os.path.getsize(sys.argv[1] + "-wal")
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 6000, resource.RLIM_INFINITY))
+for i in range(100):
+    journal.append("big", {"x": "y" * 500})
+for _ in range(3):
+    try:
+        journal.commit()
+        raise SystemExit("committed beyond the limit")
+    except JournalError as error:
+        assert "100 records" in str(error) and journal.pending == 100, error
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+journal.commit()
+assert journal.committed == 101
+journal.close()
+"""
+
+
+def test_writes_that_the_kernel_refuses_are_told_and_made_good_later(tmp_path: Path) -> None:
+    """A real write error (the process may not grow the file) leaves every record in memory until the disk takes it."""
+    arguments = [sys.executable, "-c", _LIMITED, str(tmp_path / "journal.db"), str(tmp_path / "keys")]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert verify(tmp_path / "journal.db", tmp_path / "keys" / "journal.pub").records == 101
+
+
 def test_buffer_is_bounded(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal.db", tmp_path / "keys", buffer_limit=3) as journal:
         for _ in range(3):
@@ -270,7 +302,8 @@ def test_killed_writer_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
 
 
 _payloads = st.dictionaries(
-    st.text(max_size=8), st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=20) | st.binary(),
+    st.text(max_size=8),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=20) | st.binary(),
     max_size=4,
 )  # fmt: skip
 

@@ -111,12 +111,16 @@ def test_drops_show_as_holes_in_seq(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("type_name", "fields", "match"),
     [
-        ("", {}, "type of 1 to 48"), ("x" * 49, {}, "type of 1 to 48"), ("é" * 25, {}, "type of 1 to 48"), ("\ud800", {}, "UTF-8"),
+        ("", {}, "type of 1 to 48"), ("x" * 49, {}, "type of 1 to 48"), ("é" * 25, {}, "type of 1 to 48"),
+        ("\ud800", {}, "UTF-8"),
         ("task_started", {}, "expected task="), ("tool_called", {"task": "t"}, "expected tool="),
-        ("file_written", {}, "expected path="), ("token_cost_logged", {"model": "m"}, "cost_nusd or a number of tokens"),
+        ("file_written", {}, "expected path="),
+        ("token_cost_logged", {"model": "m"}, "cost_nusd or a number of tokens"),
         ("heartbeat", {"seq": 1}, "the emitter sets it"), ("heartbeat", {"v": 2}, "the emitter sets it"),
-        ("heartbeat", {"task": 1}, "task: expected text"), ("heartbeat", {"task": "x" * 129}, "at most 128 bytes, found 129"),
-        ("heartbeat", {"task": "é" * 65}, "at most 128 bytes, found 130"), ("heartbeat", {"text": "x" * 16_385}, "16384"),
+        ("heartbeat", {"task": 1}, "task: expected text"),
+        ("heartbeat", {"task": "x" * 129}, "at most 128 bytes, found 129"),
+        ("heartbeat", {"task": "é" * 65}, "at most 128 bytes, found 130"),
+        ("heartbeat", {"text": "x" * 16_385}, "16384"),
         ("heartbeat", {"task": "\ud800"}, "UTF-8"), ("heartbeat", {"input_tokens": -1}, "whole number"),
         ("heartbeat", {"input_tokens": 1.0}, "whole number"), ("heartbeat", {"input_tokens": True}, "whole number"),
         ("heartbeat", {"duration_ns": 1 << 63}, "whole number"), ("heartbeat", {"cost_nusd": 0.5}, "nano-USD"),
@@ -142,7 +146,9 @@ def test_impossible_fields_are_refused_and_use_no_number(
 
 def test_limits_themselves_are_allowed(collector: Collector) -> None:
     with Emitter(collector.endpoint) as emitter:
-        emitter.emit("x" * 48, task="é" * 64, text="x" * 16_384, input_tokens=2**63 - 1, cost_nusd=-5, score=1, ok=False)
+        emitter.emit(
+            "x" * 48, task="é" * 64, text="x" * 16_384, input_tokens=2**63 - 1, cost_nusd=-5, score=1, ok=False
+        )
         emitter.emit("heartbeat", attrs={str(i): "v" * 512 for i in range(32)}, entities=["e"] * 32)
     assert len(collector.take(2)) == 2
 
@@ -152,7 +158,9 @@ def test_all_limits_at_once_still_fit_into_one_event(collector: Collector) -> No
         fields: dict[str, Any] = {key: "x" * limit for key, limit in _TEXT.items()}
         fields |= dict.fromkeys(_WHOLE, 2**63 - 1)
         attrs = {f"{i:064d}": "v" * 512 for i in range(32)}
-        assert emitter.emit("t" * 48, **fields, attrs=attrs, entities=["e" * 128] * 32, cost_nusd=-(2**63) + 1, score=0.1)
+        assert emitter.emit(
+            "t" * 48, **fields, attrs=attrs, entities=["e" * 128] * 32, cost_nusd=-(2**63) + 1, score=0.1
+        )
     assert collector.inlet.wait(20_000)
     (frame,) = collector.inlet.drain()
     assert 40_000 < len(frame.data) <= 65_536
@@ -273,6 +281,29 @@ def test_sixty_four_threads_number_without_a_gap_and_in_order(collector: Collect
     assert len({event["id"] for event in found}) == 3200
 
 
+def test_signal_handler_may_emit_in_the_middle_of_an_emit(collector: Collector) -> None:
+    emitter = Emitter(collector.endpoint, queue_limit=100_000)
+    in_handler = 0
+
+    def handler(*_: object) -> None:
+        nonlocal in_handler
+        in_handler += 1
+        emitter.emit("heartbeat", who="handler")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    try:
+        while in_handler < 50:
+            emitter.emit("heartbeat", who="loop")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    total = emitter.sent
+    assert emitter.dropped == 0
+    assert sorted(event["seq"] for event in collector.take(total)) == list(range(1, total + 1))
+    emitter.close()
+
+
 def test_batches_are_off_by_default_and_lose_nothing_when_on(collector: Collector) -> None:
     with Emitter(collector.endpoint, batch=100) as emitter:
         for _ in range(250):
@@ -366,6 +397,9 @@ def test_process_that_ends_sends_what_it_queued_and_waits_no_longer_than_linger(
 
 
 def test_emitter_needs_neither_numpy_nor_the_core() -> None:
-    code = "import sys, argus; argus.Emitter; print([m for m in ('numpy', 'argus._core', 'cryptography') if m in sys.modules])"
+    code = (
+        "import sys, argus; argus.Emitter\n"
+        "print([m for m in ('numpy', 'argus._core', 'cryptography') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"

@@ -54,8 +54,10 @@ def test_gzip_is_told_by_content_and_last_newline_is_optional(tmp_path: Path, en
 
 _BAD = [
     (b'{"a":', "not_json"), (b"nonsense", "not_json"), (b"[1]", "not_object"), (b"3", "not_object"),
-    (b'{"a":1,"b":2,"a":1}', "duplicate_key"), (b'{"a":1, "a" :1}', "duplicate_key"), (b'{"a":1,"\\u0061":1}', "duplicate_key"),
-    (b'{"x":{"b":1,"b":2}}', "duplicate_key"), (b'{"x":[{"b":1,"b":2}]}', "duplicate_key"), (b'{":":1,":":2}', "duplicate_key"),
+    (b'{"a":1,"b":2,"a":1}', "duplicate_key"), (b'{"a":1, "a" :1}', "duplicate_key"),
+    (b'{"a":1,"\\u0061":1}', "duplicate_key"),
+    (b'{"x":{"b":1,"b":2}}', "duplicate_key"), (b'{"x":[{"b":1,"b":2}]}', "duplicate_key"),
+    (b'{":":1,":":2}', "duplicate_key"),
     (b'{"a\\"":1,"a\\"":2}', "duplicate_key"), (b'{"a\\\\":1,"a\\\\":2}', "duplicate_key"),
     (b'{"t":"say \\"a\\": 1","a":1,"a":2}', "duplicate_key"), (b'{"t":":","a":1,"a":2}', "duplicate_key"),
     (b'{"a":NaN}', "not_finite"), (b'{"a":-Infinity}', "not_finite"), (b'{"a":[Infinity]}', "not_finite"),
@@ -80,7 +82,8 @@ def test_bad_line_is_counted_with_its_number_and_sample_and_the_rest_lives(
 
 @pytest.mark.parametrize(
     "line",
-    [b'{"a":"b\\":","c":1}', b'{"a":":b"}', b'{"a" : 1}', b'{"a":"\\\\","b":1}', b'{"a\\\\":1}', b'{"a":"say \\"b\\" : 1"}',
+    [b'{"a":"b\\":","c":1}', b'{"a":":b"}', b'{"a" : 1}', b'{"a":"\\\\","b":1}', b'{"a\\\\":1}',
+     b'{"a":"say \\"b\\" : 1"}',
      b'{"a":9223372036854775807,"b":-9223372036854775808}', b'{"":{"":1},"x":{"":1}}', b'{"a":[[],[{}]],"b":null}'],
 )  # fmt: skip
 def test_odd_but_good_lines_are_taken(tmp_path: Path, line: bytes) -> None:
@@ -138,7 +141,9 @@ def test_absent_file_is_an_error_that_says_so(tmp_path: Path) -> None:
         list(frames(tmp_path))
 
 
-_scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+_scalars = (
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+)
 _values = st.recursive(
     _scalars | st.text(max_size=12),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
@@ -147,7 +152,7 @@ _values = st.recursive(
 _objects = st.dictionaries(st.text(max_size=8), _values, max_size=6)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(made=st.lists(_objects, max_size=5), tight=st.booleans(), ascii_only=st.booleans())
 def test_any_object_comes_through_unchanged(made: list[Any], tight: bool, ascii_only: bool) -> None:
     separators = (",", ":") if tight else (" , ", " : ")
@@ -157,7 +162,7 @@ def test_any_object_comes_through_unchanged(made: list[Any], tight: bool, ascii_
     assert events(found) == made and errors(found) == {}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(made=_objects.filter(bool), space=st.sampled_from(["", " ", "\t"]), data=st.data())
 def test_any_repeated_key_is_found(made: dict[str, Any], space: str, data: st.DataObject) -> None:
     again = data.draw(st.sampled_from(sorted(made)))
@@ -166,7 +171,7 @@ def test_any_repeated_key_is_found(made: dict[str, Any], space: str, data: st.Da
     assert jsonl._parse(line.encode())[1] == "duplicate_key"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.binary(max_size=300), st.integers(1, 50))
 def test_any_bytes_in_any_blocks_never_raise_and_every_line_is_accounted_for(data: bytes, step: int) -> None:
     packer = jsonl._Packer(1024)
