@@ -24,14 +24,15 @@ public:
 
     [[nodiscard]] Result<sources::PollReport> poll(Nanos now, RingEmit& emit) override {
         if (source_ == nullptr) {
-            if (failed_ && now - tried_ < kRetry) return last_;
-            tried_ = now;
             auto opened = descriptor_->open(roots_, *io_);
-            failed_ = !opened;
-            if (failed_) return last_ = opened.error();
+            if (!opened) return opened.error();
             source_ = std::move(*opened);
         }
         return source_->poll(now, emit);
+    }
+
+    [[nodiscard]] Nanos interval() const noexcept override {
+        return source_ == nullptr ? std::max(kRetry, Task::interval()) : Task::interval();
     }
 
 private:
@@ -39,9 +40,6 @@ private:
     sources::Roots roots_;
     const Io* io_;
     std::unique_ptr<sources::Source> source_;
-    Nanos tried_ = 0;
-    bool failed_ = false;
-    Error last_{};
 };
 
 class ProcessTask final : public Task {
@@ -100,8 +98,8 @@ HostPlane::HostPlane(HostOptions options, std::span<const sources::SourceDescrip
     constexpr const char* fix = "mount procfs, or point `proc` at the host's";
     const Task* task = nullptr;
     if (options.processes) {
-        auto made = std::make_unique<ProcessTask>(interval_of("processes", options.processes_interval_ms), options.roots,
-                                                  io, clock, tables_);
+        const Nanos interval = interval_of("processes", options.processes_interval_ms);
+        auto made = std::make_unique<ProcessTask>(interval, options.roots, io, clock, tables_);
         task = made.get();
         slow_.add(std::move(made));
     }

@@ -1,5 +1,5 @@
-// The host plane: samplers on one side, one row of numbers on the other. A fast thread polls the sources, a slow one the
-// process table; drain(), on the main thread, turns what they emitted into rates and levels, one per slot.
+// The host plane: samplers on one side, one row of numbers on the other. A fast thread polls the sources, a slow
+// one the process table; drain(), on the main thread, turns what they emitted into rates and levels, one per slot.
 #pragma once
 
 #include <cstdint>
@@ -69,9 +69,10 @@ public:
     [[nodiscard]] std::span<const double> row() const noexcept { return row_; }
     [[nodiscard]] std::span<const SeriesEntry> series() const noexcept { return series_; }
     [[nodiscard]] std::uint64_t layout_version() const noexcept { return layout_version_; }
-    [[nodiscard]] std::span<const std::uint32_t> reopened() const noexcept { return reopened_; }  // since the last drain
+    // Slots that were opened since the drain before: what was learned of their predecessors no longer holds.
+    [[nodiscard]] std::span<const std::uint32_t> reopened() const noexcept { return reopened_; }
     [[nodiscard]] const sources::ProcessTable& processes() const noexcept { return tables_.front(); }
-    [[nodiscard]] bool processes_fresh() const noexcept { return table_fresh_; }  // a new table came with the last drain
+    [[nodiscard]] bool processes_fresh() const noexcept { return table_fresh_; }  // new with the last drain
     [[nodiscard]] std::span<const SourceStatus> status();  // one per source, then "processes"
     [[nodiscard]] const RateFaults& rate_faults() const noexcept { return rates_.faults(); }
     [[nodiscard]] std::uint64_t stale() const noexcept { return stale_; }  // samples of series closed since
@@ -84,7 +85,8 @@ private:
         const char* requires_;
         const char* fix;
     };
-    void add_sources(const HostOptions& options, std::span<const sources::SourceDescriptor* const> catalog, const Io& io);
+    void add_sources(const HostOptions& options, std::span<const sources::SourceDescriptor* const> catalog,
+                     const Io& io);
     void apply_changes();
     void take(ring::SpscRing<Sample>& ring);
 

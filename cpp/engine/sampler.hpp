@@ -1,6 +1,6 @@
 // A sampler: one thread that polls its tasks on absolute deadlines and puts what they emit into its own ring.
-// A deadline that passed while a task ran is a missed tick: counted, skipped, never made up for by a burst. Nothing here
-// waits for the reader: a full ring drops the sample and counts it.
+// A deadline that passed while a task ran is a missed tick: counted, skipped, never made up for by a burst. Nothing
+// here waits for the reader: a full ring drops the sample and counts it.
 #pragma once
 
 #include <atomic>
@@ -65,7 +65,7 @@ public:
     [[nodiscard]] virtual Result<sources::PollReport> poll(Nanos now, RingEmit& emit) = 0;
 
     [[nodiscard]] const char* name() const noexcept { return name_; }
-    [[nodiscard]] Nanos interval() const noexcept { return interval_; }
+    [[nodiscard]] virtual Nanos interval() const noexcept { return interval_; }  // until the next poll
     [[nodiscard]] TaskCounters& counters() noexcept { return counters_; }
     [[nodiscard]] const TaskCounters& counters() const noexcept { return counters_; }
 

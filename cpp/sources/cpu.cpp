@@ -26,6 +26,9 @@ constexpr const char* kSoftirqNames[kSoftirqs] = {"hi",       "timer",   "net_tx
 constexpr std::string_view kScalarKeys[CpuStat::scalars_] = {"intr",      "ctxt",          "btime",
                                                              "processes", "procs_running", "procs_blocked"};
 
+constexpr const char* kLoadNames[4] = {"system.cpu.load_average.1m", "system.cpu.load_average.5m",
+                                       "system.cpu.load_average.15m", "system.thread.count"};
+
 struct ScalarSeries {
     const char* name;
     const char* unit;
@@ -123,7 +126,9 @@ Result<LoadAverage> parse_loadavg(std::string_view text) {
 Result<double> parse_uptime(std::string_view text) {
     double seconds = 0;
     Scanner scanner(text);
-    if (!text.ends_with('\n') || !scanner.decimal(seconds)) return Error{Errc::malformed, 0, "proc/uptime: expected seconds as '12.34'"};
+    if (!text.ends_with('\n') || !scanner.decimal(seconds)) {
+        return Error{Errc::malformed, 0, "proc/uptime: expected seconds as '12.34'"};
+    }
     return seconds;
 }
 
@@ -218,11 +223,9 @@ private:
         const LoadAverage& load = *parsed;
         const std::array<double, 4> values{load.load_1m, load.load_5m, load.load_15m,
                                            static_cast<double>(load.threads)};
-        constexpr const char* names[] = {"system.cpu.load_average.1m", "system.cpu.load_average.5m",
-                                         "system.cpu.load_average.15m", "system.thread.count"};
         for (std::size_t i = 0; i < values.size(); ++i) {
-            load_[i].emit(emit, report, values[i], [i, &names] {
-                return SeriesInfo{names[i], "{thread}", Kind::gauge, ""};
+            load_[i].emit(emit, report, values[i], [i] {
+                return SeriesInfo{kLoadNames[i], "{thread}", Kind::gauge, ""};
             });
         }
     }

@@ -17,7 +17,8 @@ struct LinkCounters {
     std::array<std::uint64_t, kLinkCounters> values{};
 };
 
-// One data line of /proc/net/dev. The name ends at the LAST colon, so "eth0:123" (glued) and "eth0:1: 123" (alias) work.
+// One data line of /proc/net/dev. The name ends at the LAST colon, so "eth0:123" (glued) and "eth0:1: 123" (alias)
+// work.
 [[nodiscard]] Result<LinkCounters> parse_link(std::string_view line);
 
 // The text after the two title lines; empty when there are none.

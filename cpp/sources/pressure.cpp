@@ -105,7 +105,7 @@ private:
                               std::string("system.pressure.kind=") + kKinds[kind] +
                                   ",system.pressure.resource=" + kResources[resource]};
         };
-        slots[0].emit(emit, report, static_cast<double>(line.total_us) * 1e-6,
+        slots[0].emit(emit, report, static_cast<double>(line.total_us) / 1e6,
                       [&] { return describe("system.pressure.stall_time", "s", Kind::counter); });
         constexpr const char* names[3] = {"system.pressure.avg10", "system.pressure.avg60", "system.pressure.avg300"};
         for (std::size_t i = 0; i < 3; ++i) {

@@ -111,7 +111,8 @@ private:
     std::string out;
     for (const char c : raw) {
         const auto byte = static_cast<unsigned char>(c);
-        const bool plain = byte > 0x20 && byte < 0x7F && std::string_view("%,={}\"\\").find(c) == std::string_view::npos;
+        const bool special = std::string_view("%,={}\"\\").find(c) != std::string_view::npos;
+        const bool plain = byte > 0x20 && byte < 0x7F && !special;
         if (plain) {
             out += c;
         } else {

@@ -10,7 +10,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const std::string_view text(reinterpret_cast<const char*>(data), size);
     argus::sources::ProcessStat stat;
     if (argus::sources::parse_process_stat(text, stat)) {
-        const bool inside = stat.name.data() >= text.data() && stat.name.data() + stat.name.size() <= text.data() + size;
+        const char* end = stat.name.data() + stat.name.size();
+        const bool inside = stat.name.data() >= text.data() && end <= text.data() + size;
         if (stat.pid <= 0 || stat.ppid < 0 || stat.threads < 0 || !inside) std::abort();
     }
     return 0;

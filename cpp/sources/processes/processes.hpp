@@ -1,6 +1,7 @@
 // The process table: the newest values of every process, as columns. One tier so far, `tree`: a walk of the proc tree
 // that works for any user, on any proc root and on fixture trees.
-// Source: /proc/PID/{stat,statm,schedstat,io,status}; man proc_pid_stat(5) and relatives, Documentation/filesystems/proc.rst.
+// Source: /proc/PID/{stat,statm,schedstat,io,status}; man proc_pid_stat(5) and relatives, kernel
+// Documentation/filesystems/proc.rst.
 // Identity of a process is (pid, start time): a reused pid is another process. Names are raw, untrusted bytes.
 // What could not be read (no permission, no such file in this kernel) is NaN with its validity bit cleared, never 0.
 #pragma once
@@ -72,7 +73,7 @@ struct ProcessTable {
     }
 };
 
-// --- parsers, pure; fuzzed --------------------------------------------------------------------------------------------
+// --- parsers, pure; fuzzed -----------------------------------------------------------------------------
 
 struct ProcessStat {
     std::int32_t pid = 0, ppid = 0, threads = 0, nice = 0, last_cpu = -1;
@@ -102,9 +103,10 @@ struct ProcessSchedule {
 [[nodiscard]] bool parse_process_status(std::string_view text, ProcessStatus& out) noexcept;
 [[nodiscard]] bool parse_process_schedule(std::string_view text, ProcessSchedule& out) noexcept;
 
-// --- tier `tree` ------------------------------------------------------------------------------------------------------
+// --- tier `tree` ---------------------------------------------------------------------------------------
 
-// Walks <proc>/<pid>. Keeps the previous scan for utilisation and for the gate; allocates only while processes multiply.
+// Walks <proc>/<pid>. Keeps the previous scan for utilisation and for the gate; allocates only while processes
+// multiply.
 //
 // The gate is exact: when schedstat (ns on a processor, times scheduled in) of a single-threaded process that does not
 // run now equals what it was before the last read of `io` and `status`, the process has not run since, so neither file
@@ -146,7 +148,7 @@ private:
     const Io* io_;
     const Clock* clock_;
     std::uint64_t ns_per_tick_;
-    double page_bytes_;
+    std::uint64_t page_bytes_;
     std::vector<std::int32_t> pids_;
     std::vector<Record> now_, before_;  // by pid
     std::size_t cursor_ = 0;            // into before_, while walking it in step with now_

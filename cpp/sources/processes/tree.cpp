@@ -86,7 +86,7 @@ ProcessTree::ProcessTree(std::string proc, const Io& io, const Clock& clock)
     const long hertz = sysconf(_SC_CLK_TCK);
     const long page = sysconf(_SC_PAGESIZE);
     ns_per_tick_ = static_cast<std::uint64_t>(kSecond / (hertz > 0 ? hertz : 100));
-    page_bytes_ = static_cast<double>(page > 0 ? page : 4096);
+    page_bytes_ = static_cast<std::uint64_t>(page > 0 ? page : 4096);
 }
 
 int ProcessTree::open_at(int directory, const char* path, int flags) noexcept {
@@ -207,7 +207,8 @@ void ProcessTree::utilize(const Record* before, Record& now) const noexcept {
         return exact ? record.schedule.run_ns : (record.stat.user_ticks + record.stat.system_ticks) * ns_per_tick_;
     };
     if (total(now) < total(*before)) return;
-    now.utilization = static_cast<double>(total(now) - total(*before)) / static_cast<double>(now.read_at - before->read_at);
+    const double ran = static_cast<double>(total(now) - total(*before));
+    now.utilization = ran / static_cast<double>(now.read_at - before->read_at);
     now.valid |= kValidUtilization;
 }
 
@@ -250,7 +251,6 @@ void ProcessTree::read_all(int root, ProcessTable& table) {
 void ProcessTree::publish(ProcessTable& out) const {
     out.reserve_rows(now_.size());
     out.count = now_.size();
-    const double seconds_per_tick = static_cast<double>(ns_per_tick_) * 1e-9;
     for (std::size_t row = 0; row < now_.size(); ++row) {
         const Record& r = now_[row];
         out.pid[row] = r.stat.pid;
@@ -263,26 +263,26 @@ void ProcessTree::publish(ProcessTable& out) const {
         out.last_cpu[row] = r.stat.last_cpu;
         out.valid[row] = r.valid;
         out.uid[row] = (r.valid & kValidStatus) != 0 ? r.status.uid : -1;
-        const auto put = [&](ProcessColumn column, std::uint32_t bit, std::uint64_t value, double scale) {
+        const auto put = [&](ProcessColumn column, std::uint32_t bit, std::uint64_t value, double per_unit = 1.0) {
             out.columns[static_cast<std::size_t>(column)][row] =
-                (r.valid & bit) != 0 ? static_cast<double>(value) * scale : kNaN;
+                (r.valid & bit) != 0 ? static_cast<double>(value) / per_unit : kNaN;
         };
         using enum ProcessColumn;
-        put(cpu_user, kValidStat, r.stat.user_ticks, seconds_per_tick);
-        put(cpu_system, kValidStat, r.stat.system_ticks, seconds_per_tick);
+        put(cpu_user, kValidStat, r.stat.user_ticks * ns_per_tick_, 1e9);
+        put(cpu_system, kValidStat, r.stat.system_ticks * ns_per_tick_, 1e9);
         out.columns[static_cast<std::size_t>(cpu_utilization)][row] = r.utilization;
-        put(rss, kValidMemory, r.memory.resident_pages, page_bytes_);
-        put(virtual_, kValidStat, r.stat.virtual_bytes, 1.0);
-        put(shared, kValidMemory, r.memory.shared_pages, page_bytes_);
-        put(minor_faults, kValidStat, r.stat.minor_faults, 1.0);
-        put(major_faults, kValidStat, r.stat.major_faults, 1.0);
-        put(read_bytes, kValidIo, r.io.read_bytes, 1.0);
-        put(write_bytes, kValidIo, r.io.write_bytes, 1.0);
-        put(read_chars, kValidIo, r.io.read_chars, 1.0);
-        put(write_chars, kValidIo, r.io.write_chars, 1.0);
-        put(voluntary_switches, kValidStatus, r.status.voluntary, 1.0);
-        put(involuntary_switches, kValidStatus, r.status.involuntary, 1.0);
-        put(run_delay, kValidSchedule, r.schedule.delay_ns, 1e-9);
+        put(rss, kValidMemory, r.memory.resident_pages * page_bytes_);
+        put(virtual_, kValidStat, r.stat.virtual_bytes);
+        put(shared, kValidMemory, r.memory.shared_pages * page_bytes_);
+        put(minor_faults, kValidStat, r.stat.minor_faults);
+        put(major_faults, kValidStat, r.stat.major_faults);
+        put(read_bytes, kValidIo, r.io.read_bytes);
+        put(write_bytes, kValidIo, r.io.write_bytes);
+        put(read_chars, kValidIo, r.io.read_chars);
+        put(write_chars, kValidIo, r.io.write_chars);
+        put(voluntary_switches, kValidStatus, r.status.voluntary);
+        put(involuntary_switches, kValidStatus, r.status.involuntary);
+        put(run_delay, kValidSchedule, r.schedule.delay_ns, 1e9);
     }
 }
 

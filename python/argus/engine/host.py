@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from argus import _core
 from argus.errors import UnreachableError, UsageError
+
+_core: Any = import_module("argus._core")
 
 TIERS = ("auto", "tree")
 

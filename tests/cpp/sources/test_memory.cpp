@@ -68,7 +68,7 @@ TEST_CASE("memory: hostile lines are skipped and counted") {
     Tree tree("hostile");
     Memory memory;
     const auto report = poll_memory(tree, memory);
-    // meminfo: MemFree -1, Cached 20 digits, Dirty past 64 bits in bytes, AnonPages in MB, second MemTotal, empty Shmem;
+    // meminfo: MemFree -1, Cached 20 digits, Dirty past 64 bits, AnonPages in MB, second MemTotal, empty Shmem;
     // vmstat: pgpgin with a word too many, pswpin -4, pgfree 20 digits.
     CHECK(report.malformed == 9);
     CHECK(memory.at("system.memory.limit") == 1000.0 * 1024);

@@ -38,8 +38,8 @@ double cell(const ProcessTable& table, std::int32_t pid, ProcessColumn column) {
 
 constexpr std::uint32_t kAllButUtilization = 31;
 const std::string kTail =
-    " S 1 10 10 0 -1 4194304 101 0 7 0 250 150 0 0 20 -5 1 0 5000 3133440 382 18446744073709551615 1 2 3 0 0 0 0 0 0 0 0 0 17 "
-    "3 0 0 0 0 0 4 5 6 7 8 9 10 0\n";
+    " S 1 10 10 0 -1 4194304 101 0 7 0 250 150 0 0 20 -5 1 0 5000 3133440 382 18446744073709551615 "
+    "1 2 3 0 0 0 0 0 0 0 0 0 17 3 0 0 0 0 0 4 5 6 7 8 9 10 0\n";
 
 }  // namespace
 
@@ -62,7 +62,8 @@ TEST_CASE("processes: the captured processes give every field") {
     CHECK(table.uid[row] == 0);
     CHECK(table.valid[row] == kAllButUtilization);
     const std::array<double, sources::kProcessColumns> expected{
-        0.02, 0.0, std::nan(""), 2457.0 * 4096, 239775744, 1460.0 * 4096, 1111, 0, 8192, 0, 300904, 10, 9, 2, 0.000325617};
+        0.02, 0.0,    std::nan(""), 2457.0 * 4096, 239775744, 1460.0 * 4096, 1111, 0,
+        8192, 0,      300904,       10,            9,         2,             0.000325617};
     for (std::size_t i = 0; i < expected.size(); ++i) {
         CAPTURE(sources::process_columns()[i].name);
         const double got = table.columns[i][row];
@@ -116,8 +117,8 @@ TEST_CASE("processes: what cannot be read is NaN with its bit cleared, never 0")
         CHECK(table.valid[row_of(table, pid)] == sources::kValidStat);
         CHECK(table.uid[row_of(table, pid)] == -1);
         for (const auto column : {ProcessColumn::rss, ProcessColumn::shared, ProcessColumn::read_bytes,
-                                  ProcessColumn::write_chars, ProcessColumn::voluntary_switches, ProcessColumn::run_delay,
-                                  ProcessColumn::cpu_utilization}) {
+                                  ProcessColumn::write_chars, ProcessColumn::voluntary_switches,
+                                  ProcessColumn::run_delay, ProcessColumn::cpu_utilization}) {
             CHECK(std::isnan(cell(table, pid, column)));
         }
         CHECK(cell(table, pid, ProcessColumn::virtual_) == 3133440);

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from argus.engine.host import TIERS, Host, HostSample, Processes
 from argus.errors import UnreachableError, UsageError
 
@@ -57,7 +58,7 @@ def test_values_agree_with_an_independent_reading(captured: HostSample) -> None:
     assert values["system.memory.linux.dirty"] == meminfo["Dirty"]
     assert values["system.paging.faults{system.paging.type=major}"] == vmstat["pgmajfault"]
     assert values["system.paging.faults{system.paging.type=minor}"] == vmstat["pgfault"] - vmstat["pgmajfault"]
-    modes = "user nice system idle iowait interrupt softirq steal guest guest_nice".split()
+    modes = ["user", "nice", "system", "idle", "iowait", "interrupt", "softirq", "steal", "guest", "guest_nice"]
     for line in (KERNEL / "proc/stat").read_text().splitlines():
         name, *ticks = line.split()
         if not name.startswith("cpu"):
@@ -175,11 +176,10 @@ def test_table_columns_have_one_row_per_process() -> None:
         "state": "|S1",
         "valid": "<u4",
         "tier": "<U9",
-        **dict.fromkeys(
-            "cpu_user_s cpu_system_s cpu_utilization rss_bytes virtual_bytes shared_bytes minor_faults major_faults "
-            "read_bytes write_bytes read_chars write_chars voluntary_switches involuntary_switches run_delay_s".split(),
-            "<f8",
-        ),
+        **dict.fromkeys(("cpu_user_s", "cpu_system_s", "cpu_utilization", "run_delay_s"), "<f8"),
+        **dict.fromkeys(("rss_bytes", "virtual_bytes", "shared_bytes", "minor_faults", "major_faults"), "<f8"),
+        **dict.fromkeys(("read_bytes", "write_bytes", "read_chars", "write_chars"), "<f8"),
+        **dict.fromkeys(("voluntary_switches", "involuntary_switches"), "<f8"),
     }
     assert {column.shape for column in table.values()} == {(4,)}
     assert table["pid"].tolist() == sorted(int(p.name) for p in (KERNEL / "proc").iterdir() if p.name.isdigit())
