@@ -17,6 +17,7 @@ using detectors::kTileSlots;
 constexpr float kFarthest = 1.0e30F;  // values are kept this close to their origin: squares and sums stay finite
 constexpr float kLargestRatio = 1024.0F;
 constexpr float kEntityRate = 0.1F;
+constexpr float kEntityLevelRate = 0.001F;
 constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 constexpr float kUnknownFloat = std::numeric_limits<float>::quiet_NaN();
 
@@ -175,16 +176,21 @@ struct Bank::Scratch {
     bool has_forecast = false;
 };
 
-// Mean strangeness of the observed series, now and over the last ten rows, each ranked among its own past.
+// Mean strangeness of the observed series, in this row and over the last ten, each above its slow level and ranked among its
+// own past.
 struct Bank::EntityScore {
     Calibration ranks{2};
     float recent = 0.0F;
+    float level = 0.0F;
+    float age = 0.0F;
 
     float step(double total, double counted) noexcept {
         if (!(counted > 0.0)) return 0.0F;
         const float now = static_cast<float>(total / counted);
         recent += kEntityRate * (now - recent);
-        const std::array<float, 2> statistic{now, recent};
+        const std::array<float, 2> statistic{std::max(0.0F, now - level), std::max(0.0F, recent - level)};
+        age = std::min(age + 1.0F, 1.0F / kEntityLevelRate);
+        level += (now - level) / age;
         const std::array<std::uint8_t, 2> learn{1, 1};
         std::array<float, 2> bits{};
         std::array<float, 1> one{};
@@ -439,7 +445,7 @@ void Bank::save(Writer& writer) const {
     writer.pod(infinities_);
     cadence_.save(writer);
     speaker_.save(writer);
-    writer.pod(entity_->recent);
+    for (const float state : {entity_->recent, entity_->level, entity_->age}) writer.pod(state);
     entity_->ranks.save(writer);
     for (const Tile& tile : tiles_) {
         writer.array(std::span<const double>(tile.origin));
@@ -461,7 +467,7 @@ void Bank::load(Reader& reader) {
     infinities_ = reader.pod<std::uint64_t>();
     cadence_.load(reader);
     speaker_.load(reader);
-    entity_->recent = reader.pod<float>();
+    for (float* state : {&entity_->recent, &entity_->level, &entity_->age}) *state = reader.pod<float>();
     entity_->ranks.load(reader);
     for (Tile& tile : tiles_) {
         reader.array(std::span<double>(tile.origin));

@@ -234,7 +234,7 @@ float Calibration::beyond(std::uint32_t slot, float statistic) const noexcept {
     const Tail shape = tail(slot);
     const float edge = edge_of(base_[slot] + static_cast<int>(shape.top) + 1);
     if (!(statistic > edge)) return 0.0F;
-    return std::min(kBeyondBits, shape.bits_per_octave * (fast_log2(statistic) - fast_log2(edge)));
+    return std::min(kBeyondBits, shape.bits_per_octave * fast_log2(statistic / edge));
 }
 
 float Calibration::reach_of(std::uint32_t slot) const noexcept {

@@ -86,9 +86,12 @@ void Gate::judge(std::uint32_t slot, std::int64_t row, const Row& io) noexcept {
         incident.loudest = strength;
         io.alarm[slot] = strength;
     }
+    const auto kind = opens              ? GateEvent::Kind::opens
+                      : open_[slot] == 0 ? GateEvent::Kind::resumes
+                                         : GateEvent::Kind::goes_on;
     open_[slot] = 1;
     incident.last_loud = row;
-    events_.push_back({slot, opens ? GateEvent::Kind::opens : GateEvent::Kind::goes_on, strength});
+    events_.push_back({slot, kind, strength});
     if (incident.accepted != 0) return;
     if (row - incident.opened >= options_.accept_rows) {
         incident.accepted = 1;
@@ -162,7 +165,7 @@ double Speaker::threshold(std::uint64_t live_series, double interval_s) const no
 bool Speaker::hear(Alarm& alarm, std::int64_t row, Nanos wall, std::uint64_t live_series, double interval_s) noexcept {
     Utterance& said = alarm.said;
     const std::uint32_t slot = said.slot;
-    if (alarm.kind == GateEvent::Kind::opens) since_wall_[slot] = wall;
+    if (alarm.kind == GateEvent::Kind::opens || alarm.kind == GateEvent::Kind::resumes) since_wall_[slot] = wall;
     said.since_wall = since_wall_[slot];
     said.direction = said.value > said.expected   ? Direction::up
                      : said.value < said.expected ? Direction::down

@@ -32,7 +32,7 @@ struct PolicyOptions {
 
 // What a gate says of one slot on one row.
 struct GateEvent {
-    enum class Kind : std::uint8_t { opens, goes_on, ends };
+    enum class Kind : std::uint8_t { opens, resumes, goes_on, ends };  // resumes: loud again within the hold-off
     std::uint32_t slot = 0;  // within the tile
     Kind kind = Kind::opens;
     float strength = 0.0F;
@@ -101,7 +101,7 @@ struct Utterance {
     double expected = kNotANumber;
     double lower = kNotANumber;
     double upper = kNotANumber;
-    Nanos since_wall = 0;  // when the incident opened
+    Nanos since_wall = 0;  // when the incident opened, or resumed after its calm rows
     Direction direction = Direction::none;
     double false_alarm_interval_s = 0.0;  // mean time between false alarms this strong in the whole scope
     const char* detector = "";            // descriptor's name of the strongest channel

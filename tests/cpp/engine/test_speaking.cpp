@@ -64,7 +64,7 @@ TEST_CASE("gate: within the hold-off nothing opens again, after it something doe
     for (int i = 1; i < 60; ++i) one.pass(0.0F);
     auto events = one.pass(15.0F);  // row 60
     REQUIRE(events.size() == 1);
-    CHECK(events[0].kind == Kind::goes_on);
+    CHECK(events[0].kind == Kind::resumes);
     CHECK(one.alarm[0] == 0.0F);
     for (int i = 61; i < 120; ++i) one.pass(0.0F);
     events = one.pass(15.0F);
