@@ -49,10 +49,10 @@ constexpr CriterionDescriptor kRows[] = {
     {"W5", Severity::warning, "events in an order or with an identity that cannot be right", kW5Options},
 };
 
-// Both sides are exact: a cap's share in double would lose nano-USD beyond 2^53.
+// Exact integers: a share is taken to 1e-9, products to 128 bits; doubles would lose nano-USD beyond 2^53.
 [[nodiscard]] bool reaches(std::int64_t amount, std::int64_t cap, double share) noexcept {
-    if (share == 1.0) return amount >= cap;
-    return static_cast<long double>(amount) >= static_cast<long double>(share) * static_cast<long double>(cap);
+    __extension__ using Wide = __int128;
+    return Wide{amount} * 1'000'000'000 >= Wide{cap} * std::llround(share * 1e9);
 }
 
 [[nodiscard]] std::int64_t nusd(double usd) noexcept { return static_cast<std::int64_t>(std::llround(usd * 1e9)); }

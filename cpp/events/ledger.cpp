@@ -9,7 +9,7 @@ namespace {
 
 constexpr std::size_t kWays = 8;
 constexpr std::size_t kNameBuckets = std::size_t{1} << 15;  // 2^18 names
-constexpr Nanos kLiveFor = 60 * kSecond;
+constexpr Nanos kLiveFor = 600 * kSecond;
 
 [[nodiscard]] std::int64_t multiply_saturating(std::int64_t a, std::int64_t b) noexcept {
     std::int64_t product = 0;

@@ -165,7 +165,7 @@ public:
     [[nodiscard]] bool names_known(std::string_view name) const noexcept { return knows(hash_text(name)); }
     [[nodiscard]] bool knows(std::uint64_t name_hash) const noexcept;
 
-    [[nodiscard]] std::uint32_t live_sources(Nanos now) const noexcept;  // heard of in the last 60 s
+    [[nodiscard]] std::uint32_t live_sources(Nanos now) const noexcept;  // heard of in the last 10 min
     [[nodiscard]] bool several_sources(Nanos now) const noexcept;
     void rebase_clock(std::uint32_t source, Nanos ts) noexcept { sources_[source].max_ts = ts; }
     void remember_fault(std::uint32_t source, Nanos now) noexcept;  // an order fault of this source

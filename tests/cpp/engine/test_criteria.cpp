@@ -1,0 +1,109 @@
+#include "engine/criteria.hpp"
+
+#include <doctest/doctest.h>
+
+#include <limits>
+#include <set>
+#include <stdexcept>
+#include <string>
+
+using namespace argus;
+using namespace argus::engine;
+using auditors::Facts;
+
+namespace {
+
+struct Bench {
+    events::Ledger ledger{events::LedgerOptions{}};
+    Criteria criteria;
+    [[nodiscard]] std::string judge(const Facts& f) const { return criteria.judge(f, ledger, 0).criterion; }
+};
+
+Facts loop(int period, std::uint64_t repeats, double seconds, std::int64_t nusd, std::int64_t cap = 0) {
+    Facts f;
+    f.rule = Facts::Rule::loop;
+    f.period = period;
+    f.repeats = repeats;
+    f.duration_s = seconds;
+    f.metered_nusd = f.upper_nusd = nusd;
+    f.cap_nusd = cap;
+    return f;
+}
+
+Facts budget(std::int64_t metered, std::int64_t upper, std::int64_t cap, bool strict = false) {
+    Facts f;
+    f.rule = Facts::Rule::budget;
+    f.metered_nusd = metered;
+    f.upper_nusd = upper;
+    f.cap_nusd = cap;
+    f.strict = strict;
+    return f;
+}
+
+}  // namespace
+
+TEST_CASE("criteria: every row documents itself and its defaults lie within their bounds") {
+    std::set<std::string> names;
+    for (const CriterionDescriptor& row : criteria()) {
+        CHECK(names.insert(row.name).second);
+        CHECK(std::string(row.documentation).size() > 10);
+        for (const Option& o : row.options) {
+            CHECK(o.value >= o.min);
+            CHECK(o.value <= o.max);
+            CHECK(std::string(o.documentation).size() > 5);
+        }
+    }
+    CHECK(names == std::set<std::string>{"C1", "C2", "W1", "W3", "W5"});
+}
+
+TEST_CASE("criteria: loops stand on both sides of each bar") {
+    const Bench b;
+    CHECK(b.judge(loop(1, 8, 120, 0)) == "C2");
+    CHECK(b.judge(loop(1, 7, 120, 0)) == "W3");
+    CHECK(b.judge(loop(1, 8, 119.9, 0)) == "W3");
+    CHECK(b.judge(loop(1, 8, 0, 1'000'000'000)) == "C2");
+    CHECK(b.judge(loop(1, 8, 0, 999'999'999)) == "W3");
+    CHECK(b.judge(loop(4, 6, 120, 0)) == "C2");
+    CHECK(b.judge(loop(4, 5, 120, 0)) == "W3");
+    CHECK(b.judge(loop(5, 60, 120, 0)) == "W3");
+    CHECK(b.judge(loop(1, 4, 60, 0)) == "W3");
+    CHECK(b.judge(loop(1, 3, 1000, 0)).empty());
+    CHECK(b.judge(loop(1, 4, 59.9, 99'999'999)).empty());
+    CHECK(b.judge(loop(1, 4, 0, 100'000'000)) == "W3");
+    CHECK(b.judge(loop(1, 4, 0, 50'000'000, 1'000'000'000)) == "W3");
+    CHECK(b.judge(loop(1, 8, 0, 1'000'000'000, 20'000'000'001)) == "W3");
+    CHECK(b.judge(loop(1, 8, 0, 1'000'000'000, 20'000'000'000)) == "C2");
+}
+
+TEST_CASE("criteria: caps are compared exactly, also where a double no longer is") {
+    const Bench b;
+    const std::int64_t cap = std::numeric_limits<std::int64_t>::max() - 8;
+    CHECK(b.judge(budget(cap, cap, cap)) == "C1");
+    CHECK(b.judge(budget(cap - 1, cap, cap)) == "W1");
+    CHECK(b.judge(budget(cap - 1, cap, cap, true)) == "C1");
+    CHECK(b.judge(budget(0, 800, 1000)) == "W1");
+    CHECK(b.judge(budget(0, 799, 1000)).empty());
+    CHECK(b.judge(budget(5, 5, 0)).empty());
+}
+
+TEST_CASE("criteria: loss alone is evidence, not a warning") {
+    const Bench b;
+    Facts f;
+    f.rule = Facts::Rule::loss;
+    CHECK(b.judge(f).empty());
+    f.rule = Facts::Rule::order;
+    f.lossless = true;
+    CHECK(b.judge(f) == "W5");
+}
+
+TEST_CASE("criteria: options change the bars and refuse what they cannot be") {
+    Bench b;
+    const double stricter[] = {3, 10, 0.01, 0.05};
+    b.criteria.configure("W3", stricter);
+    CHECK(b.judge(loop(1, 3, 10, 0)) == "W3");
+    const double one[] = {1.0};
+    const double two[] = {2.0};
+    CHECK_THROWS_AS(b.criteria.configure("W3", one), std::invalid_argument);
+    CHECK_THROWS_AS(b.criteria.configure("C1", two), std::invalid_argument);
+    CHECK_THROWS_AS(b.criteria.configure("C9", one), std::invalid_argument);
+}
