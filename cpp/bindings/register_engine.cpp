@@ -125,7 +125,7 @@ py::dict latest(const Engine& engine) {
     for (std::size_t i = 0; i < slots.size(); ++i) {
         const SeriesInfo& info = *engine.series(slots[i]);
         names[i] = text(info.full_name());
-        units[i] = info.kind == Kind::counter ? info.unit + "/s" : info.unit;
+        units[i] = info.shown_unit();
     }
     py::dict out;
     out["time_ns"] = engine.row_time();

@@ -45,7 +45,7 @@ Anomaly to_anomaly(const Utterance& said, const SeriesInfo& info, Nanos wall_now
     anomaly.since = said.since_wall;
     anomaly.direction = said.direction;
     anomaly.evidence = {anomaly.series};
-    const std::string unit = info.kind == Kind::counter ? info.unit + "/s" : info.unit;
+    const std::string unit = info.shown_unit();
     anomaly.message = said.onset
                           ? anomaly.series + " is " + format_number(said.value) + " " + unit + ", expected " +
                                 format_number(said.lower) + " to " + format_number(said.upper) + " (" +

@@ -22,6 +22,11 @@ struct SeriesInfo {
     [[nodiscard]] std::string full_name() const {
         return attributes.empty() ? name : name + "{" + attributes + "}";
     }
+    // Of the value as detectors see it: counters are rates; seconds per second are a share.
+    [[nodiscard]] std::string shown_unit() const {
+        if (kind == Kind::gauge) return unit;
+        return unit == "s" ? "1" : unit + "/s";
+    }
     friend bool operator==(const SeriesInfo&, const SeriesInfo&) = default;
 };
 

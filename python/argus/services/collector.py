@@ -84,6 +84,7 @@ class Collector:
         self._rejected = 0
         self._accepted_shown = 0
         self._book = IncidentBook()
+        self._guards_changed = 0
         self._standing: dict[str, Flag] = {}  # by path
         self._issues_due: dict[str, _IssueDue] = {}
         self._issues_lock = threading.Lock()
@@ -222,7 +223,6 @@ class Collector:
             if until is not None:
                 deadline = min(deadline, until)
             self._turn(max(0.0, deadline - time.monotonic()))
-        self._tick()
         self._say(self._status_line())
         return 0
 
@@ -234,6 +234,9 @@ class Collector:
             return
         if not ready:
             return
+        # A guard that announced itself a moment ago must be known before its first event is judged.
+        if self._guards_stamp() != self._guards_changed:
+            self._look_at_control()
         self._drain()
         self._commands.poll(self._command)
         if self._replays is not None:
@@ -283,9 +286,14 @@ class Collector:
             self._publisher.heartbeat()
 
     def _look_at_control(self) -> None:
-        """Who is guarded, and whether the core may flip the word itself (a hold on the host forbids it)."""
+        """Who is guarded, and whether the core may flip the word itself (a hold forbids it)."""
+        self._guards_changed = self._guards_stamp()
         self._engine.set_guarded(_guarded(text for guard in self._control.guards() for text in guard.scopes))
         self._engine.set_enforce(self._mode == "enforce" and not self._control.holds())
+
+    def _guards_stamp(self) -> int:
+        """Changes when a guard announces or withdraws itself."""
+        return (self._config.control / "guards").stat().st_mtime_ns
 
     def _publish(self, record: Anomaly | Incident | Flag) -> None:
         if self._publisher is not None:

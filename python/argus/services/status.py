@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from argus.record.verify import VerifyReport
     from argus.services.replay import ReplayReport
 
+_CPU_MODES = ("user", "nice", "system", "idle", "iowait", "interrupt", "softirq", "steal")
+_STALL = "system.pressure.stall_time{{system.pressure.kind=some,system.pressure.resource={}}}"
 _MARK = {Severity.INFO: "info", Severity.WARNING: "WARNING", Severity.CRITICAL: "CRITICAL"}
 
 
@@ -59,25 +61,19 @@ def _name(raw: bytes) -> str:
 
 
 def host_line(names: tuple[str, ...], values: NDArray[np.float64]) -> str:
-    """CPU, memory and pressure in a few words, from the newest row; what is not observed is left out."""
-    at = dict(zip(names, values.tolist(), strict=True))
+    """CPU, memory, load and stalls in a few words, from the newest row; what is not observed is left out."""
+    at = {name: value for name, value in zip(names, values.tolist(), strict=True) if value == value}
     parts = []
-    busy = at.get("system.cpu.utilization")
-    if busy is not None and busy == busy:
-        parts.append(f"cpu {busy:.0%}")
-    used = at.get("system.memory.utilization")
-    if used is not None and used == used:
+    modes = {mode: at.get(f"system.cpu.time{{cpu.mode={mode}}}", 0.0) for mode in _CPU_MODES}
+    if (total := sum(modes.values())) > 0:
+        parts.append(f"cpu {1 - (modes['idle'] + modes['iowait']) / total:.0%}")
+    if (used := at.get("system.memory.utilization")) is not None:
         parts.append(f"mem {used:.0%}")
-    load = at.get("system.cpu.load_average.1m")
-    if load is not None and load == load:
+    if (load := at.get("system.cpu.load_average.1m")) is not None:
         parts.append(f"load {load:.2f}")
-    stalls = {
-        name: value
-        for name in ("cpu", "memory", "io")
-        if (value := at.get(f"system.pressure.stall_time{{kind=some,resource={name}}}")) is not None and value >= 0.005
-    }
-    if stalls:
-        parts.append("stalled " + " ".join(f"{name} {share:.0%}" for name, share in stalls.items()))
+    stalls = {name: at.get(_STALL.format(name), 0.0) for name in ("cpu", "memory", "io")}
+    if told := " ".join(f"{name} {share:.0%}" for name, share in stalls.items() if share >= 0.005):
+        parts.append("stalled " + told)
     return " ".join(parts) or "host not observed"
 
 
