@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _HEARTBEAT_S = 1.0
 _FOLLOW_S = 0.1
 _FRAMES_PER_TURN = 64
+_SCOPE_KINDS = frozenset(map(str, ScopeKind))
 _ABSOLUTE = frozenset({"C1"})  # criteria that no hold suppresses
 _ACTOR = "argus"
 
@@ -103,7 +104,12 @@ class Collector:
                 previous = signal.signal(number, self._on_signal)
                 stack.callback(signal.signal, number, previous)
             self._say(self._opening_line())
-            return self._loop(None if seconds is None else self._started + seconds)
+            try:
+                return self._loop(None if seconds is None else self._started + seconds)
+            except Exception as error:
+                # The heartbeat ends with this process, so guards fall back to their own policy; the record says why.
+                self._writer.put("failed", {"error": f"{type(error).__name__}: {error}"}, urgent=True)
+                raise
 
     def stop(self) -> None:
         """End the loop at its next turn."""
@@ -567,4 +573,4 @@ def _signer(key: SigningKey) -> Callable[[bytes], dict[str, str]]:
 def _guarded(scopes: Iterable[str]) -> set[tuple[ScopeKind, str]]:
     """Announced scopes as pairs; what is not `kind:id` of a known kind guards nothing."""
     pairs = (text.partition(":") for text in scopes)
-    return {(ScopeKind(kind), name) for kind, _, name in pairs if kind in ScopeKind and name}
+    return {(ScopeKind(kind), name) for kind, _, name in pairs if kind in _SCOPE_KINDS and name}
