@@ -7,7 +7,9 @@
 //         a missing key: those series are missing.
 #include "sources/memory.hpp"
 
+#include <algorithm>
 #include <bit>
+#include <cstring>
 #include <initializer_list>
 #include <limits>
 #include <memory>
@@ -126,7 +128,7 @@ KeyTable make_table(const KeySeries (&rows)[N]) {
 }  // namespace
 
 KeyTable::KeyTable(std::span<const std::string_view> keys)
-    : keys_(keys.begin(), keys.end()), cells_(std::bit_ceil(keys.size() * 2 + 2), std::int16_t{-1}) {
+    : keys_(keys.begin(), keys.end()), cells_(std::bit_ceil(keys.size() * 8), std::int16_t{-1}) {
     for (std::size_t i = 0; i < keys_.size(); ++i) {
         std::size_t cell = hash(keys_[i]) & (cells_.size() - 1);
         while (cells_[cell] >= 0) cell = (cell + 1) & (cells_.size() - 1);
@@ -135,9 +137,17 @@ KeyTable::KeyTable(std::span<const std::string_view> keys)
 }
 
 std::uint32_t KeyTable::hash(std::string_view key) noexcept {
-    std::uint32_t value = 2166136261U;  // FNV-1a
-    for (const char c : key) value = (value ^ static_cast<unsigned char>(c)) * 16777619U;
-    return value ^ (value >> 15);
+    // The first and the last eight bytes and the length: keys share prefixes or suffixes, hardly both.
+    std::uint64_t head = 0;
+    std::uint64_t tail = 0;
+    if (key.size() >= sizeof head) {
+        std::memcpy(&head, key.data(), sizeof head);
+        std::memcpy(&tail, key.data() + key.size() - sizeof tail, sizeof tail);
+    } else {
+        for (const char c : key) head = head << 8 | static_cast<unsigned char>(c);
+    }
+    const std::uint64_t mixed = (head * 0x9E3779B97F4A7C15U ^ tail) * 0xC2B2AE3D27D4EB4FU + key.size();
+    return static_cast<std::uint32_t>(mixed >> 32);
 }
 
 int KeyTable::find(std::string_view key) const noexcept {
@@ -157,8 +167,8 @@ void parse_keyed(std::string_view text, const KeyTable& keys, KeyedValues& out) 
     Scanner scanner(text);
     std::string_view line;
     while (scanner.line(line)) {
-        Scanner fields(line);
-        std::string_view key = fields.word();
+        std::string_view key = line.substr(0, std::min(line.find(' '), line.size()));
+        Scanner fields(line.substr(key.size()));
         if (key.ends_with(':')) key.remove_suffix(1);
         const int found = keys.find(key);
         if (found < 0) continue;

@@ -19,7 +19,7 @@ public:
 private:
     [[nodiscard]] static std::uint32_t hash(std::string_view key) noexcept;
     std::vector<std::string_view> keys_;
-    std::vector<std::int16_t> cells_;  // open addressing, a power of two, at most half full
+    std::vector<std::int16_t> cells_;  // open addressing, a power of two, sparse: most lines name none of the keys
 };
 
 struct KeyedValues {

@@ -132,7 +132,7 @@ TEST_CASE("source: short reads and interruptions change nothing") {
         Tree tree("6.18");
         Memory calm;
         (void)opened(*files.source, tree, system_io())->poll(0, calm);
-        for (const std::size_t largest : {1, 7, 64}) {
+        for (const std::size_t largest : {1U, 7U, 64U}) {
             const WithFaults injected({.largest_read = largest, .interrupt_every = 3});
             Memory rough;
             const auto report = opened(*files.source, tree, kFaultyIo)->poll(0, rough);

@@ -219,7 +219,7 @@ TEST_CASE("processes: short reads and interruptions change nothing, descriptors 
     ManualClock clock(kSecond);
     ProcessTable calm;
     (void)ProcessTree(tree.proc(), system_io(), clock).scan(calm);
-    for (const std::size_t largest : {1, 13, 100}) {
+    for (const std::size_t largest : {1U, 13U, 100U}) {
         const WithFaults injected({.largest_read = largest, .interrupt_every = 3});
         ProcessTable rough;
         ProcessTree processes(tree.proc(), kFaultyIo, clock);

@@ -1,0 +1,90 @@
+// source_poll/<source>: one poll (read, parse, emit) of cpu, memory, network and pressure, against merely opening, reading
+// and closing the same files; the bar is 1.5 times that. source_poll/processes: one process of a scan, against the five
+// files of each read so; the bar is 1.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "report.hpp"
+#include "sources/processes/processes.hpp"
+#include "sources/source.hpp"
+
+namespace argus::sources {
+extern const SourceDescriptor cpu_source;
+extern const SourceDescriptor memory_source;
+extern const SourceDescriptor network_source;
+extern const SourceDescriptor pressure_source;
+}  // namespace argus::sources
+
+namespace {
+
+using namespace argus;
+
+constexpr double kBar = 1.5;
+
+class Count final : public sources::Emit {
+public:
+    [[nodiscard]] Slot open_series(SeriesInfo) override { return {opened++, 1}; }
+    void close_series(Slot) override {}
+    void value(Slot, double) override { ++values; }
+    std::uint32_t opened = 0;
+    std::uint32_t values = 0;
+};
+
+std::size_t read_whole(const std::string& path) {
+    static std::vector<char> buffer(1 << 16);
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return 0;
+    std::size_t size = 0;
+    for (ssize_t got = 0; (got = ::read(fd, buffer.data(), buffer.size())) > 0;) size += static_cast<std::size_t>(got);
+    ::close(fd);
+    return size;
+}
+
+bool bench_source(const sources::SourceDescriptor& descriptor, const std::vector<std::string>& files) {
+    const std::string name = std::string("source_poll/") + descriptor.name;
+    auto source = descriptor.open({}, system_io());
+    if (!source) return true;  // this machine lacks it: nothing to time
+    Count count;
+    const auto first = (*source)->poll(0, count);
+    if (!first || first.value().emitted == 0 || first.value().malformed != 0) {
+        return bench::report(name.c_str(), 0, "us", "well-formed values", 0, 0, false);
+    }
+    const double ours = bench::best_of(300, [&] { (void)(*source)->poll(0, count); });
+    const double bare = bench::best_of(300, [&] {
+        for (const std::string& file : files) (void)read_whole("/proc/" + file);
+    });
+    return bench::report(name.c_str(), ours * 1e6, "us", "open, read, close", ours / bare, bare * kBar * 1e6,
+                         ours <= bare * kBar);
+}
+
+bool bench_processes() {
+    const SystemClock clock;
+    sources::ProcessTree tree("/proc", system_io(), clock);
+    sources::ProcessTable table;
+    if (!tree.scan(table) || table.count == 0) {
+        return bench::report("source_poll/processes", 0, "us", "a table with rows", 0, 0, false);
+    }
+    const double ours = bench::best_of(20, [&] { (void)tree.scan(table); }) / static_cast<double>(table.count);
+    const double bare = bench::best_of(20, [&] {
+        for (std::size_t row = 0; row < table.count; ++row) {
+            const std::string folder = "/proc/" + std::to_string(table.pid[row]) + "/";
+            for (const char* file : {"stat", "statm", "schedstat", "io", "status"}) (void)read_whole(folder + file);
+        }
+    }) / static_cast<double>(table.count);
+    return bench::report("source_poll/processes", ours * 1e6, "us", "open, read, close of five files", ours / bare,
+                         bare * 1e6, ours <= bare);
+}
+
+}  // namespace
+
+int main() {
+    bool good = bench_source(sources::cpu_source, {"stat", "loadavg", "uptime"});
+    good = bench_source(sources::memory_source, {"meminfo", "vmstat"}) && good;
+    good = bench_source(sources::network_source, {"net/dev"}) && good;
+    good = bench_source(sources::pressure_source, {"pressure/cpu", "pressure/memory", "pressure/io"}) && good;
+    return bench_processes() && good ? 0 : 1;
+}
