@@ -367,6 +367,36 @@ def test_a_trip_beside_resets_is_never_left_with_a_clear_word(control: Control) 
     assert len(control.flags()) == 1
 
 
+def test_a_trip_between_a_resets_look_and_its_word_keeps_its_bit(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The narrowest moment: the reset has read the directory, the trip comes, the reset writes the word."""
+    control.trip("hard_kill", "host", **AUTOMATIC)
+    look = Control._bits_of_files
+    trips: list[Trip] = []
+
+    def interrupted(self: Control) -> int:
+        bits = look(self)
+        if not trips:
+            with Control(control.directory) as other:
+                trips.append(other.trip("write_lockdown", "host", **AUTOMATIC))
+        return bits
+
+    monkeypatch.setattr(Control, "_bits_of_files", interrupted)
+    control.reset("hard_kill", "host", actor="Ada", reason=WHY)
+    assert control.word.load()[0] == HOST_LOCKDOWN
+
+
+def test_a_second_scoped_trip_reaches_its_guard_at_once(control: Control) -> None:
+    """The narrower bit is set already: only a new epoch makes the guard of the second scope look."""
+    with Guard(control.directory, ["session:b"]) as guard:
+        control.trip("hard_kill", "session:a", **AUTOMATIC)
+        guard.check()
+        control.trip("hard_kill", "session:b", **AUTOMATIC)
+        with pytest.raises(HardKill):
+            guard.check()
+
+
 # --- hostile directory, full disk, no descriptors
 # ----------------------------------------------------------------------
 
