@@ -18,8 +18,8 @@ Actions: `act` (anything new), `write`, `read`, `save` (the declared save-work p
 | `hard_kill`             | `HardKill`      | `HardKill` |
 
 Rules. The existence of a flag stops, whatever it holds. A stop that was seen lasts until the epoch moves on *and* the
-flag is gone: deleting a flag frees nobody. A guard that never saw a heartbeat stays open and says so once; after one was
-seen, silence (by default for more than 5 s, or a control directory that vanished) closes new actions and writes. A
+flag is gone: deleting a flag frees nobody. A guard that never saw a heartbeat stays open and says so once; after one
+was seen, silence (by default for more than 5 s, or a control directory that vanished) closes new actions and writes. A
 control directory that exists but cannot be looked into closes them too. One answer is kept for one epoch, never longer.
 
 Cost: one compare of a mapped 8-byte word and one clock reading; every 250 ms one look at the heartbeat and the flags'
@@ -77,8 +77,8 @@ _log = logging.getLogger("argus.guard")
 class Halt:
     """Why a guard refuses: the widest stop that covers it.
 
-    `kind` is `hard_kill` or `write_lockdown`; `scope` is `host` or `kind:id`; `automatic` is None where the flag does not
-    say; `path` is "" where no file stands behind it (the auditor is silent, or the flag is not written yet).
+    `kind` is `hard_kill` or `write_lockdown`; `scope` is `host` or `kind:id`; `automatic` is None where the flag does
+    not say; `path` is "" where no file stands behind it (the auditor is silent, or the flag is not written yet).
     """
 
     kind: str
@@ -128,7 +128,7 @@ def boot_id() -> str:
 
 
 def start_time_ns(pid: int, proc: str = "/proc") -> int | None:
-    """Start of a process in ns since boot (clock ticks of `/proc/<pid>/stat`, field 22); None = there is no such process."""
+    """Start of a process in ns since boot (`/proc/<pid>/stat`, field 22, in clock ticks); None = no such process."""
     try:
         raw = Path(proc, str(pid), "stat").read_bytes()
         # The name may hold blanks and brackets: fields count from the last one that closes it.
@@ -139,7 +139,7 @@ def start_time_ns(pid: int, proc: str = "/proc") -> int | None:
 
 
 def _scopes(given: Iterable[str] | Mapping[str, str] | None) -> list[tuple[str, str]]:
-    """Pairs (kind, id), widest first, from the argument or from ARGUS_TENANT, ARGUS_AGENT, ARGUS_SESSION, ARGUS_TASK."""
+    """Pairs (kind, id), widest first, from the argument or from ARGUS_TENANT, _AGENT, _SESSION, _TASK."""
     if given is None:
         given = {kind: os.environ.get(f"ARGUS_{kind.upper()}", "") for kind in _SCOPE_KINDS}
     if isinstance(given, str):
@@ -217,13 +217,13 @@ class Guard:
             raise ValueError(f"guard.attach: silent_after_s: expected more than 0, found {silent_after_s!r}")
         pairs = _scopes(scopes)
         # Absolute now, for the agent may change its directory later.
-        self._control = Path(control if control is not None else os.environ.get("ARGUS_CONTROL") or "control").absolute()
+        directory = control if control is not None else os.environ.get("ARGUS_CONTROL") or "control"
+        self._control = Path(directory).absolute()
         self.scopes = tuple(f"{kind}:{identity}" for kind, identity in pairs)
         places = [("host", self._control)]
         places += [(f"{kind}:{name}", self._control / "scopes" / scope_directory(kind, name)) for kind, name in pairs]
-        self._flags = tuple(
-            (kind, scope, str(place / f"{kind}.flag")) for kind in (HARD_KILL, WRITE_LOCKDOWN) for scope, place in places
-        )
+        kinds = (HARD_KILL, WRITE_LOCKDOWN)
+        self._flags = tuple((kind, scope, str(place / f"{kind}.flag")) for kind in kinds for scope, place in places)
         self._announce = announce
         self._when_silent = when_silent
         self._silent_after_s = float(silent_after_s)
@@ -300,8 +300,10 @@ class Guard:
             raise WriteLockdown(halt)
 
     def _look(self, now: float) -> None:
-        """The slow look: mapping, flags, heartbeat, announcement. The word is read before the flags: a scoped trip links
-        its flag first and bumps the epoch after it, so a flag missed here changes the word and is looked for again."""
+        """The slow look: mapping, flags, heartbeat, announcement. The word is read before the flags: a scoped trip
+        links its flag first and bumps the epoch after it, so a flag missed here changes the word and is looked for
+        again.
+        """
         self._blind = ""
         present = self._remap()
         word, beat = self._view[0], self._view[1]
@@ -327,7 +329,7 @@ class Guard:
         """Map the word, or find that it is still the same file. True = the control directory is there."""
         path = self._control / "epoch"
         try:
-            found = os.stat(path, follow_symlinks=False)
+            found = path.lstat()
         except (FileNotFoundError, NotADirectoryError):
             present = os.path.lexists(self._control)
             self._seen_directory = self._seen_directory or present
@@ -369,8 +371,8 @@ class Guard:
         self._publish()
 
     def _publish(self) -> None:
-        """Hand the fast path's three values to the module's `check`, which reads globals: the cheapest look-up there is.
-        `_clear` is withdrawn first and given last, so that no thread pairs an old answer with a new view."""
+        """Hand the fast path's three values to the module's `check`, which reads globals: the cheapest look-up there
+        is. `_clear` is withdrawn first and given last, so that no thread pairs an old answer with a new view."""
         global _view, _look_at, _clear
         if _default is self:
             _clear = _NEVER_EQUAL
@@ -436,7 +438,7 @@ class Guard:
         if self._ack == wanted:
             return
         path = self._announcement()
-        if not path.parent.is_dir():
+        if not os.path.isdir(path.parent):  # noqa: PTH112 (Path.is_dir raises where this user may not look)
             return
         content = {
             "v": 1, "pid": wanted[0], "start_time": start_time_ns(wanted[0]), "boot_id": boot_id(),
@@ -453,7 +455,7 @@ class Guard:
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink()
-            self._say("announce", f"{path}: {error.strerror}; not announced, so stops reach this process by the host only")
+            self._say("announce", f"{path}: {error.strerror}; not announced, so stops reach it by the host only")
             return
         self._ack = wanted
 
@@ -489,7 +491,8 @@ def _describe(kind: str, scope: str, path: str, epoch: int) -> Halt:
             automatic if isinstance(automatic, bool) else None, str(content.get("incident", "")),
         )  # fmt: skip
     except (OSError, ValueError, RecursionError) as error:
-        return Halt(kind, scope, f"its flag cannot be read ({error}); it stops all the same", "unreadable_flag", epoch, path)
+        reason = f"its flag cannot be read ({error}); it stops all the same"
+        return Halt(kind, scope, reason, "unreadable_flag", epoch, path)
 
 
 _default: Guard | None = None

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from argus import guard
 from argus.engine.control import HOST_KILL, HOST_LOCKDOWN, NARROWER, EpochWord
 from argus.guard import Guard, HardKill, WriteLockdown, scope_directory
@@ -23,7 +24,7 @@ SECOND = 1_000_000_000
 
 
 class Clock:
-    """CLOCK_MONOTONIC as the guard reads it, moved by hand; starts at the true one, for heartbeats are written with it."""
+    """CLOCK_MONOTONIC as the guard reads it, moved by hand; starts at the true one, for heartbeats use that."""
 
     def __init__(self) -> None:
         self.now = time.monotonic()
@@ -73,7 +74,7 @@ def test_guard_needs_the_standard_library_only(tmp_path: Path) -> None:
     """The module works copied beside an agent, with nothing of Argus or of site-packages importable."""
     source = Path(guard.__file__).read_text(encoding="utf-8")
     (tmp_path / "alone.py").write_text(source, encoding="utf-8")
-    code = "import alone, sys; alone.attach('nowhere'); alone.check(); print(sorted(m for m in sys.modules if 'argus' in m))"
+    code = "import alone, sys; alone.attach('nowhere'); alone.check(); print([m for m in sys.modules if 'argus' in m])"
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {code}"],
         capture_output=True, text=True, check=True, cwd=tmp_path,
@@ -409,7 +410,7 @@ def test_child_after_fork_announces_itself_and_leaves_its_parents_announcement(c
         if pid == 0:
             try:
                 each.check()
-                os.write(write, "\n".join(sorted(os.listdir(control / "guards"))).encode())
+                os.write(write, "\n".join(sorted(p.name for p in (control / "guards").iterdir())).encode())
             finally:
                 os._exit(0)
         os.close(write)

@@ -2,14 +2,15 @@
 
     control/epoch                       mapped word; guards read it          control/override.json   holds
     control/hard_kill.flag              stops the host's agents              control/guards/         announcements
-    control/write_lockdown.flag         no new actions, no writes            control/archive/        flags that were reset
-    control/scopes/<kind>-<hash>/       the same two names, one scope        control/shadow/         observe mode
+    control/write_lockdown.flag         no new actions, no writes            control/archive/        flags that were
+    reset control/scopes/<kind>-<hash>/       the same two names, one scope        control/shadow/         observe mode
     control/lock                        the one collector                    control/.armed-*        prepared flags
 
 Order of a host trip: word, flag (prepared file renamed into place without replacing), word again, then the caller
-enforces, then `Trip.make_durable` on a writer thread. The second raise starts an epoch after the flag is visible, so that
-a reset that looked at the directory in between cannot clear the word. A scoped trip links its flag first and raises after
-it. Where a scoped flag cannot be written the stop is widened to the host, whose word needs neither space nor descriptor.
+enforces, then `Trip.make_durable` on a writer thread. The second raise starts an epoch after the flag is visible, so
+that a reset that looked at the directory in between cannot clear the word. A scoped trip links its flag first and
+raises after it. Where a scoped flag cannot be written the stop is widened to the host, whose word needs neither space
+nor descriptor.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,22 @@ from argus.engine.control import HOST_KILL, HOST_LOCKDOWN, NARROWER, EpochWord, 
 from argus.errors import RefusedError, UnreachableError, UsageError
 from argus.guard import boot_id, scope_directory, start_time_ns
 from argus.killswitch import files
+from argus.killswitch.records import (
+    LADDER,
+    Cause,
+    GuardInfo,
+    Hold,
+    Holds,
+    Recovery,
+    Reset,
+    Target,
+    canonical,
+    fit,
+    parse_scope,
+    plain,
+    short,
+    stop_kind,
+)  # fmt: skip
 from argus.schema import Flag, Scope, ScopeKind, StopKind
 
 Mode = Literal["enforce", "observe"]
@@ -56,90 +72,17 @@ BREACH_CODES = frozenset(
 )
 _AUDITOR_NAMES = frozenset({"argus", "argus-collect", "auditor", "collector"})
 _HOST_BITS = {StopKind.HARD_KILL: HOST_KILL, StopKind.WRITE_LOCKDOWN: HOST_LOCKDOWN}
-_LADDER = (ScopeKind.TASK, ScopeKind.SESSION, ScopeKind.AGENT, ScopeKind.TENANT)  # narrowest first; then the host
 _DIRECTORY_NAME = re.compile(r"(?:scopes/)?((task|session|agent|tenant)-[0-9a-f]{32})")
 _PLANTED = "planted"
-
-
-class GuardInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A live announced guard. `start_time` is ns since boot, `since` wall-clock ns; `scopes` are `kind:id`."""
-
-    pid: int
-    start_time: int
-    scopes: list[str]
-    since: int
-    acknowledged_epoch: int
-    standing: str = ""
-    boot_id: str = ""
-    path: str = ""
-
-
-class Hold(msgspec.Struct, frozen=True, kw_only=True):
-    """Automatic trips of a scope are suppressed. Ends when the wall clock or the boot clock says so, whichever is first."""
-
-    key: str
-    scope: str
-    actor: str
-    reason: str
-    issued_at: int
-    until: int
-    until_boot_ns: int
-    boot_id: str
-
-
-class Reset(msgspec.Struct, frozen=True, kw_only=True):
-    """A flag that was cleared: by whom, why, and where it went. `sha256` is that of the flag's bytes ("" = unreadable)."""
-
-    ts: int
-    kind: StopKind
-    scope: str
-    key: str
-    actor: str
-    second_actor: str
-    reason: str
-    automatic: bool
-    epoch: int
-    sha256: str
-    archived: str
-    v: int = 1
-
-
-class Recovery(msgspec.Struct, frozen=True, kw_only=True):
-    """What `recover` found: the word before and after, trips it completed, unfinished files it removed."""
-
-    bits_before: int
-    bits: int
-    epoch: int
-    completed: list[StopKind]
-    removed: int
-
-
-class _Holds(msgspec.Struct):
-    v: int = 1
-    holds: list[Hold] = []
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """Where a scope's flags are: `directory` is "" for the host, else a name under `scopes/`."""
-
-    scope: Scope
-    directory: str
-
-    @property
-    def key(self) -> str:
-        return self.directory or "host"
-
-    def path(self, kind: StopKind) -> str:
-        return f"scopes/{self.directory}/{kind}.flag" if self.directory else f"{kind}.flag"
 
 
 class Trip:
     """A stop, as far as it has come. Fields are final once `Control.trip` returns; `durable_ns` follows `make_durable`.
 
-    `existed` another cause came first and stays on the flag; this one is only here · `shadow` written to `shadow/`, nothing
-    is stopped · `held` that is because of a hold · `escalated` the scope's flag could not be written, so the host's was ·
-    `on_disk` a flag is in place · `signalled_ns`, `linked_ns` nanoseconds from the call to the word and to the flag.
+    `existed` another cause came first and stays on the flag; this one is only here · `shadow` written to `shadow/`,
+    nothing is stopped · `held` that is because of a hold · `escalated` the scope's flag could not be written, so the
+    host's was · `on_disk` a flag is in place · `signalled_ns`, `linked_ns` nanoseconds from the call to the word and
+    to the flag.
     """
 
     __slots__ = (
@@ -148,7 +91,7 @@ class Trip:
         "requested", "scope", "shadow", "signalled_ns",
     )  # fmt: skip
 
-    def __init__(self, control: Control, cause: _Cause, target: _Target) -> None:
+    def __init__(self, control: Control, cause: Cause, target: Target) -> None:
         self._control = control
         self._directory = target.directory
         self._fd = -1
@@ -185,7 +128,8 @@ class Trip:
 
         Raises
         ------
-        OSError : the disk refused; the flag is in place all the same, but a power cut may lose it. Never retried: after a
+        OSError : the disk refused; the flag is in place all the same, but a power cut may lose it. Never retried:
+        after a
             failed fsync the kernel may have dropped the pages.
         """
         started = time.monotonic_ns()
@@ -209,20 +153,6 @@ class Trip:
     def __repr__(self) -> str:
         how = "shadow" if self.shadow else "existed" if self.existed else "set"
         return f"<Trip {self.kind} {self.scope} {how} epoch={self.epoch} path={self.path!r}>"
-
-
-@dataclass(frozen=True, slots=True)
-class _Cause:
-    kind: StopKind
-    reason: str
-    reason_code: str
-    actor: str
-    automatic: bool
-    absolute: bool
-    detectors: tuple[Any, ...]
-    evidence: tuple[str, ...]
-    incident: str
-    pids: tuple[tuple[int, int], ...]
 
 
 class Control:
@@ -330,8 +260,8 @@ class Control:
             os.close(fd)
             pid = text if text.isdecimal() else "unknown"
             raise RefusedError(
-                f"{self.directory}: expected to be its only collector, found process {pid} holding the lock; not started. "
-                f"Stop that one, or start this as a standby"
+                f"{self.directory}: expected to be its only collector, found process {pid} holding the lock; "
+                f"not started. Stop that one, or start this as a standby"
             ) from None
         os.ftruncate(fd, 0)
         files.write_all(fd, f"{os.getpid()}\n".encode())
@@ -399,9 +329,9 @@ class Control:
         """
         started = time.monotonic_ns()
         self._opened()
-        cause = _Cause(
-            _stop_kind(kind), reason, reason_code, actor, automatic, absolute, tuple(detectors), tuple(evidence), incident,
-            tuple(pids),
+        cause = Cause(
+            stop_kind(kind), reason, reason_code, actor, automatic, absolute, tuple(detectors), tuple(evidence),
+            incident, tuple(pids),
         )  # fmt: skip
         target = self._target(scope)
         trip = Trip(self, cause, target)
@@ -416,7 +346,7 @@ class Control:
             self._trip_host(trip, cause, target, started)
         return trip
 
-    def _trip_host(self, trip: Trip, cause: _Cause, target: _Target, started: int) -> None:
+    def _trip_host(self, trip: Trip, cause: Cause, target: Target, started: int) -> None:
         word, bit = self.word, _HOST_BITS[cause.kind]
         bits, trip.epoch, _ = word.load()
         if not bits & bit:
@@ -428,7 +358,7 @@ class Control:
             trip.epoch = word.raise_bits(bit)
         trip.linked_ns = time.monotonic_ns() - started
 
-    def _trip_scope(self, trip: Trip, cause: _Cause, target: _Target, started: int) -> None:
+    def _trip_scope(self, trip: Trip, cause: Cause, target: Target, started: int) -> None:
         trip.epoch = self.word.load()[1] + 1
         self._put_flag(trip, cause, target)
         if not trip.on_disk:
@@ -440,7 +370,7 @@ class Control:
             trip.epoch = self.word.raise_bits(NARROWER)
         trip.signalled_ns = time.monotonic_ns() - started
 
-    def _put_flag(self, trip: Trip, cause: _Cause, target: _Target) -> None:
+    def _put_flag(self, trip: Trip, cause: Cause, target: Target) -> None:
         """Put the flag in place, or find the one that came first. Errors are told, never raised."""
         trip.scope, trip._directory = target.scope, target.directory
         trip.content = self._content(trip, cause)
@@ -471,15 +401,15 @@ class Control:
                 pool.discard(armed)
 
     def _is_flag(self, path: str) -> bool:
-        """Whether a regular file has this name. (Anything else stops as well, but holds no cause and is moved aside.)"""
+        """Whether a regular file has this name. Anything else stops as well, but holds no cause and is moved aside."""
         try:
             return (os.stat(path, dir_fd=self._root, follow_symlinks=False).st_mode & 0o170000) == 0o100000
         except FileNotFoundError:
             return False
 
     def _place(self, armed: files.Armed, path: str) -> bool:
-        """Rename into place; False = another flag came first. What is no file there goes to the archive, in one exchange
-        where the file system can, so that at no moment nothing has the flag's name."""
+        """Rename into place; False = another flag came first. What is no file there goes to the archive, in one
+        exchange where the file system can, so that at no moment nothing has the flag's name."""
         for _ in range(3):
             try:
                 files.rename_at(self._root, armed.name, self._root, path, files.NOREPLACE)
@@ -499,7 +429,7 @@ class Control:
                 return True
         raise FileExistsError(17, "something keeps taking this name", path)
 
-    def _put_shadow(self, trip: Trip, cause: _Cause, target: _Target) -> None:
+    def _put_shadow(self, trip: Trip, cause: Cause, target: Target) -> None:
         """What would have happened. One file per kind and scope, the first cause: repeats do not pile up."""
         trip.epoch = self.word.load()[1]
         trip.content = self._content(trip, cause)
@@ -518,36 +448,36 @@ class Control:
         except OSError as error:
             trip.error = f"shadow/{name}: not written ({error.strerror})"
 
-    def _content(self, trip: Trip, cause: _Cause) -> bytes:
+    def _content(self, trip: Trip, cause: Cause) -> bytes:
         """The flag's JSON, padded to the prepared size: overwriting it whole needs no new block."""
         digest = hashlib.sha256("\n".join(cause.evidence).encode("utf-8", "replace")).hexdigest()
         first, last = (cause.evidence[0], cause.evidence[-1]) if cause.evidence else ("", "")
-        scope = {k: _fit(str(v), 300 if k == "id" else 130) for k, v in msgspec.to_builtins(trip.scope).items()}
+        scope = {k: fit(str(v), 300 if k == "id" else 130) for k, v in msgspec.to_builtins(trip.scope).items()}
         content: dict[str, Any] = {
             "v": 1, "kind": str(cause.kind), "epoch": trip.epoch, "mode": self.mode,
             "scope": scope | {"pids": [{"pid": p, "start_time": s} for p, s in cause.pids[:PIDS_MAX]]},
-            "requested": str(trip.requested.kind), "reason": _fit(cause.reason, 800),
-            "reason_code": _fit(cause.reason_code, 70), "incident": _fit(cause.incident, 70),
-            "actor": _fit(cause.actor, 140), "automatic": cause.automatic, "absolute": cause.absolute,
-            "held": trip.held, "latched": True, "detectors": _plain(cause.detectors[:DETECTORS_MAX]),
+            "requested": str(trip.requested.kind), "reason": fit(cause.reason, 800),
+            "reason_code": fit(cause.reason_code, 70), "incident": fit(cause.incident, 70),
+            "actor": fit(cause.actor, 140), "automatic": cause.automatic, "absolute": cause.absolute,
+            "held": trip.held, "latched": True, "detectors": plain(cause.detectors[:DETECTORS_MAX]),
             "evidence": {
-                "first_id": _fit(first, 70), "last_id": _fit(last, 70), "n": len(cause.evidence), "sha256": digest,
+                "first_id": fit(first, 70), "last_id": fit(last, 70), "n": len(cause.evidence), "sha256": digest,
             },
             "issued_at": trip.issued_at, "mono_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
-            "boot_id": self._boot, "host": _fit(self.host, 140),
+            "boot_id": self._boot, "host": fit(self.host, 140),
             "auditor": {"pid": os.getpid(), "collector": self.acquired}, "expires_at": None,
             "prev_sha256": self._previous,
         }  # fmt: skip
         # Room for the signature stays free. The texts above fit in any case; the lists go where they do not.
-        if len(_canonical(content)) > FLAG_BYTES_MAX - SIGNATURE_BYTES:
+        if len(canonical(content)) > FLAG_BYTES_MAX - SIGNATURE_BYTES:
             content["detectors"] = []
-        if len(_canonical(content)) > FLAG_BYTES_MAX - SIGNATURE_BYTES:
+        if len(canonical(content)) > FLAG_BYTES_MAX - SIGNATURE_BYTES:
             content["scope"]["pids"] = []
-        content["sig"] = self._sign(_canonical(content))
-        raw = _canonical(content)
+        content["sig"] = self._sign(canonical(content))
+        raw = canonical(content)
         if len(raw) > FLAG_BYTES_MAX:
             content["sig"] = None
-            raw = _canonical(content)
+            raw = canonical(content)
         return raw.ljust(FLAG_BYTES_MAX - 1) + b"\n"
 
     def _sign(self, raw: bytes) -> dict[str, str] | None:
@@ -575,7 +505,7 @@ class Control:
         RefusedError : no named person, no reason, the auditor itself, or a breach that needs a second person
         UsageError : no such flag
         """
-        kind, target = _stop_kind(kind), self._target(scope)
+        kind, target = stop_kind(kind), self._target(scope)
         person = self._person(actor, reason, "reset")
         second = second_actor.strip() if second_actor else ""
         if not self._is_set(kind, target):
@@ -586,8 +516,8 @@ class Control:
             if self._is_breach(kind, target):
                 if not second:
                     raise RefusedError(
-                        f"reset: expected two people for a hard kill of this cause, found only {person!r}; the flag stays. "
-                        f"Name the second with --second"
+                        f"reset: expected two people for a hard kill of this cause, found only {person!r}; "
+                        f"the flag stays. Name the second with --second"
                     )
                 second = self._person(second, reason, "reset")
                 if second.casefold() == person.casefold():
@@ -607,13 +537,13 @@ class Control:
         if content is None and not files.exists_at(self._root, target.path(kind)):
             raise UsageError(f"auto_clear: {target.path(kind)}: no such flag; nothing to clear")
         if content is None or content.get("automatic") is not True:
-            raise RefusedError(f"auto_clear: {target.path(kind)}: expected an automatic lockdown; a person must reset it")
+            raise RefusedError(f"auto_clear: {target.path(kind)}: expected an automatic one; a person must reset it")
         since = time.time_ns() - DAY_NS
         cleared = [r for r in self.resets() if r.automatic and r.key == target.key and r.ts > since]
         if len(cleared) >= AUTO_CLEARS_PER_DAY:
             raise RefusedError(
-                f"auto_clear: {target.path(kind)}: cleared itself {len(cleared)} times in 24 h, the most allowed; it stays "
-                f"until a person resets it"
+                f"auto_clear: {target.path(kind)}: cleared itself {len(cleared)} times in 24 h, the most allowed; it "
+                f"stays until a person resets it"
             )
         return self._clear(kind, target, actor="argus", second_actor="", reason=reason, automatic=True)
 
@@ -628,7 +558,7 @@ class Control:
         return found
 
     def _clear(
-        self, kind: StopKind, target: _Target, *, actor: str, second_actor: str, reason: str, automatic: bool
+        self, kind: StopKind, target: Target, *, actor: str, second_actor: str, reason: str, automatic: bool
     ) -> Reset:
         path = target.path(kind)
         with self._reset_lock:
@@ -639,8 +569,8 @@ class Control:
                 raw = b""
             stem = f"{time.time_ns()}-{kind}-{target.key}"
             record = Reset(
-                ts=time.time_ns(), kind=kind, scope=_short(str(target.scope), 300), key=target.key, actor=actor,
-                second_actor=second_actor, reason=_short(reason, 1000), automatic=automatic, epoch=epoch,
+                ts=time.time_ns(), kind=kind, scope=short(str(target.scope), 300), key=target.key, actor=actor,
+                second_actor=second_actor, reason=short(reason, 1000), automatic=automatic, epoch=epoch,
                 sha256=hashlib.sha256(raw).hexdigest() if raw else "", archived=f"{stem}.json",
             )  # fmt: skip
             # The record first: a crash after the move is then known as a finished reset, not as an interrupted trip.
@@ -652,14 +582,14 @@ class Control:
             self._settle()
         return record
 
-    def _is_set(self, kind: StopKind, target: _Target) -> bool:
+    def _is_set(self, kind: StopKind, target: Target) -> bool:
         """Whether a flag is in place, or the word says so where it could not be written."""
         return files.exists_at(self._root, target.path(kind)) or bool(
             not target.directory and self.word.load()[0] & _HOST_BITS[kind]
         )
 
     def _settle(self) -> None:
-        """Make the word say what the files say. A trip that comes in between starts an epoch, and is looked at again."""
+        """Make the word say what the files say. A trip in between starts an epoch, and is looked at again."""
         while True:
             _, epoch, _ = self.word.load()
             if self.word.replace_bits_if(self._bits_of_files(), epoch) is not None:
@@ -674,16 +604,16 @@ class Control:
             bits |= NARROWER
         return bits
 
-    def _scoped_flags(self) -> Iterable[tuple[StopKind, _Target]]:
+    def _scoped_flags(self) -> Iterable[tuple[StopKind, Target]]:
         for name in files.names_at(self._scopes):
             match = _DIRECTORY_NAME.fullmatch(name)
             if match:
-                target = _Target(Scope(kind=ScopeKind(match[2]), id=f"unknown ({name})"), name)
+                target = Target(Scope(kind=ScopeKind(match[2]), id=f"unknown ({name})"), name)
                 for kind in StopKind:
                     if files.exists_at(self._root, target.path(kind)):
                         yield kind, target
 
-    def _is_breach(self, kind: StopKind, target: _Target) -> bool:
+    def _is_breach(self, kind: StopKind, target: Target) -> bool:
         content = self._read_flag(target.path(kind))
         if content is None:
             return True  # nobody can tell the cause: the stricter rule
@@ -698,7 +628,7 @@ class Control:
                 f"{verb}: expected a reason of at least {REASON_CHARS_MIN} characters, found {len(reason.strip())}; "
                 f"nothing changed"
             )
-        return _short(name, 128)
+        return short(name, 128)
 
     # --- holding ---------------------------------------------------------------------------------------------------
 
@@ -715,7 +645,7 @@ class Control:
             raise RefusedError(f"hold: expected more than 0 and at most {HOLD_MINUTES_MAX} minutes, found {minutes!r}")
         target, now, length = self._target(scope), time.time_ns(), int(minutes * 60e9)
         hold = Hold(
-            key=target.key, scope=_short(str(target.scope), 300), actor=person, reason=_short(reason.strip(), 1000),
+            key=target.key, scope=short(str(target.scope), 300), actor=person, reason=short(reason.strip(), 1000),
             issued_at=now, until=now + length, until_boot_ns=time.clock_gettime_ns(time.CLOCK_BOOTTIME) + length,
             boot_id=self._boot,
         )  # fmt: skip
@@ -739,40 +669,41 @@ class Control:
             stamp = (info.st_ino, info.st_mtime_ns, info.st_size)
             if self._holds is None or self._holds[0] != stamp:
                 raw = files.read_at(self._root, "override.json", 1 << 20)
-                self._holds = (stamp, msgspec.json.decode(raw, type=_Holds).holds)
+                self._holds = (stamp, msgspec.json.decode(raw, type=Holds).holds)
         except (OSError, msgspec.DecodeError):
             return []
         wall, boot = time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         return [
-            h for h in self._holds[1] if h.issued_at <= wall < h.until and h.boot_id == self._boot and boot < h.until_boot_ns
+            h for h in self._holds[1]
+            if h.issued_at <= wall < h.until and h.boot_id == self._boot and boot < h.until_boot_ns
         ]  # fmt: skip
 
     def _write_holds(self, holds: list[Hold]) -> None:
-        files.write_durable_at(self._root, "override.json", msgspec.json.encode(_Holds(holds=holds)))
+        files.write_durable_at(self._root, "override.json", msgspec.json.encode(Holds(holds=holds)))
         self._holds = None
 
-    def _is_held(self, target: _Target) -> bool:
+    def _is_held(self, target: Target) -> bool:
         keys = {target.key, *(t.key for t in self._ladder(target.scope))}
         return any(h.key in keys for h in self.holds())
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def flags(self) -> list[Flag]:
-        """Every flag in place, the host's first. One that cannot be read is listed with that reason: it stops as well."""
+        """Every flag in place, the host's first. One that cannot be read is listed as such: it stops as well."""
         self._opened()
         host = self._target("host")
         found = [(kind, host) for kind in StopKind if files.exists_at(self._root, host.path(kind))]
         return [self._flag(kind, target) for kind, target in [*found, *self._scoped_flags()]]
 
-    def _flag(self, kind: StopKind, target: _Target) -> Flag:
+    def _flag(self, kind: StopKind, target: Target) -> Flag:
         path = target.path(kind)
         full = str(self.directory / path)
         content = self._read_flag(path)
         scope = target.scope
         if content is None:
             return Flag(
-                ts=0, host=self.host, kind=kind, scope=scope, set=True, reason="its flag cannot be read; it stops all the same",
-                actor="", epoch=0, path=full,
+                ts=0, host=self.host, kind=kind, scope=scope, set=True, actor="", epoch=0, path=full,
+                reason="its flag cannot be read; it stops all the same",
             )  # fmt: skip
         with suppress(msgspec.ValidationError):
             told = msgspec.convert({k: v for k, v in dict(content.get("scope") or {}).items() if k != "pids"}, Scope)
@@ -788,7 +719,7 @@ class Control:
     def read(self, kind: StopKind | str, scope: Scope | str) -> dict[str, Any] | None:
         """A flag's content; None = there is none, or it cannot be read (`flags` tells which)."""
         self._opened()
-        return self._read_flag(self._target(scope).path(_stop_kind(kind)))
+        return self._read_flag(self._target(scope).path(stop_kind(kind)))
 
     def _read_flag(self, path: str) -> dict[str, Any] | None:
         try:
@@ -829,8 +760,8 @@ class Control:
     def recover(self) -> Recovery:
         """Make word and files agree after a crash, and remove unfinished files.
 
-        A bit without its flag is a trip that was interrupted between word and flag: it is completed, for guards may have
-        acted on it. Only a reset that had recorded itself under this very epoch makes it a finished reset instead.
+        A bit without its flag is a trip that was interrupted between word and flag: it is completed, for guards may
+        have acted on it. Only a reset that had recorded itself under this very epoch makes it a finished reset instead.
         """
         pool = self._opened()
         before, epoch, _ = self.word.load()
@@ -878,31 +809,31 @@ class Control:
         except OSError as error:
             raise RefusedError(f"{path}: expected a directory, found {error.strerror}; not opened. Remove it") from None
 
-    def _target(self, scope: Scope | str) -> _Target:
+    def _target(self, scope: Scope | str) -> Target:
         if isinstance(scope, str):
             match = _DIRECTORY_NAME.fullmatch(scope)
             if match:
-                return _Target(Scope(kind=ScopeKind(match[2]), id=f"unknown ({match[1]})"), match[1])
+                return Target(Scope(kind=ScopeKind(match[2]), id=f"unknown ({match[1]})"), match[1])
             scope = parse_scope(scope, host=self.host)
         if scope.kind is ScopeKind.HOST:
-            return _Target(msgspec.structs.replace(scope, id=scope.id or self.host), "")
-        return _Target(scope, scope_directory(str(scope.kind), scope.id))
+            return Target(msgspec.structs.replace(scope, id=scope.id or self.host), "")
+        return Target(scope, scope_directory(str(scope.kind), scope.id))
 
-    def _ladder(self, scope: Scope) -> list[_Target]:
+    def _ladder(self, scope: Scope) -> list[Target]:
         """The scope and those it lies in, narrowest first, the host last."""
-        names = {kind: str(getattr(scope, kind)) for kind in _LADDER}
-        found = []
+        names = {kind: str(getattr(scope, kind)) for kind in LADDER}
+        found: list[Target] = []
         if scope.kind is not ScopeKind.HOST:
             names[scope.kind] = scope.id
-            for kind in _LADDER[_LADDER.index(scope.kind) :]:
-                if names[kind]:
-                    found.append(self._target(msgspec.structs.replace(scope, kind=kind, id=names[kind])))
+            wider = [kind for kind in LADDER[LADDER.index(scope.kind) :] if names[kind]]
+            found = [self._target(msgspec.structs.replace(scope, kind=kind, id=names[kind])) for kind in wider]
         return [*found, self._target("host")]
 
     def _newest_flag_hash(self) -> str:
         """SHA-256 of the newest flag's bytes, in place or archived: the link that the next flag carries."""
         newest, digest = -1, ""
-        paths = [(self._root, t.path(k)) for k, t in self._scoped_flags()] + [(self._root, f"{k}.flag") for k in StopKind]
+        paths = [(self._root, t.path(k)) for k, t in self._scoped_flags()]
+        paths += [(self._root, f"{kind}.flag") for kind in StopKind]
         archived = [n for n in files.names_at(self._archive) if n.endswith(".json") and not n.endswith("-reset.json")]
         paths += [(self._archive, name) for name in archived[-8:]]
         for directory, path in paths:
@@ -912,54 +843,3 @@ class Control:
                 if isinstance(issued, int) and issued > newest:
                     newest, digest = issued, hashlib.sha256(raw).hexdigest()
         return digest
-
-
-def parse_scope(text: str, *, host: str = "") -> Scope:
-    """`host` or `kind:id` as a Scope.
-
-    Raises
-    ------
-    UsageError : anything else
-    """
-    kind, colon, identity = text.partition(":")
-    if kind == "host":
-        return Scope(kind=ScopeKind.HOST, id=identity or host)
-    if not colon or not identity or kind not in {str(each) for each in _LADDER}:
-        raise UsageError(f"scope: expected host, tenant:ID, agent:ID, session:ID or task:ID, found {text!r}; nothing done")
-    return Scope(kind=ScopeKind(kind), id=identity)
-
-
-def _stop_kind(kind: StopKind | str) -> StopKind:
-    try:
-        return StopKind(kind)
-    except ValueError:
-        raise UsageError(f"kind: expected hard_kill or write_lockdown, found {kind!r}; nothing done") from None
-
-
-def _canonical(content: Mapping[str, Any]) -> bytes:
-    """The bytes that are signed: sorted keys, no blanks, ASCII only (an id may hold any character)."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
-
-
-def _plain(values: tuple[Any, ...]) -> list[Any]:
-    """Descriptions as JSON, whatever they are made of; what is no JSON is told as text."""
-    found: list[Any] = []
-    for value in values:
-        try:
-            raw = msgspec.to_builtins(value)
-            json.dumps(raw, allow_nan=False)
-        except (TypeError, ValueError, RecursionError):
-            raw = _short(repr(value), 200)
-        found.append(_short(raw, 200) if isinstance(raw, str) else raw)
-    return found
-
-
-def _short(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _fit(text: str, limit: int) -> str:
-    """Text that takes at most `limit` bytes as a JSON string, whatever characters it holds."""
-    while (size := len(json.dumps(text))) > limit:
-        text = text[: max(0, min(len(text) - 2, len(text) * (limit - 8) // size))] + "…"
-    return text

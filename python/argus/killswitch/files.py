@@ -1,4 +1,5 @@
-"""Files of the control directory: opened by descriptor, put in place without replacing, prepared before they are needed.
+"""Files of the control directory: opened by descriptor, put in place without replacing, prepared before they are
+needed.
 
 A stop must not depend on free space, on a free descriptor or on a friendly directory. So every flag begins as a
 prepared ("armed") file of 4 KiB whose blocks are already allocated and whose descriptor is already open; a trip
@@ -128,7 +129,8 @@ def open_private_directory(path: Path, *, create: bool, owner: int, mode: int = 
                 f"{path}: expected a directory, found a symbolic link or a file; not opened. Name the real directory"
             ) from None
         raise UnreachableError(
-            f"{path}: expected a directory Argus can open, found {error.strerror}; not opened. Create it, or name another"
+            f"{path}: expected a directory Argus can open, found {error.strerror}; not opened. "
+            f"Create it, or name another"
         ) from None
     try:
         _check_directory(path, os.fstat(fd), owner)
@@ -236,7 +238,7 @@ class Pool:
         return None
 
     def take(self) -> Armed:
-        """A file that is this caller's alone: a prepared one, else a new one, else one that another process prepared."""
+        """A file that is this caller's alone: a prepared one, else a new one, else one another process prepared."""
         while True:
             try:
                 armed = self._armed.popleft()

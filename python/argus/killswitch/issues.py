@@ -1,9 +1,9 @@
 """P0 and P1 issues: one Markdown file for each scope and cause, written for the person who is woken by it.
 
-A repeat updates its file (count, last seen, newest evidence) and never makes another; what was P1 and turns critical moves
-to P0 and stays there. Everything that came from outside (ids, messages, names) is untrusted: control characters and
-direction marks are dropped, Markdown and HTML are escaped, mentions, issue references and links are broken up, lengths
-are capped. Commands name a scope by its directory's hash wherever its id holds anything but plain characters.
+A repeat updates its file (count, last seen, newest evidence) and never makes another; what was P1 and turns critical
+moves to P0 and stays there. Everything that came from outside (ids, messages, names) is untrusted: control characters
+and direction marks are dropped, Markdown and HTML are escaped, mentions, issue references and links are broken up,
+lengths are capped. Commands name a scope by its directory's hash wherever its id holds anything but plain characters.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ class IssueFiler:
 
         Parameters
         ----------
-        stopped : what was stopped, one line each · verified : whether that was checked; None = nothing to check, or not yet
+        stopped : what was stopped, one line each · verified : whether that was checked; None = nothing to check, or
+        not yet
         stop : the flag that was set, for the command that resets it · now : wall-clock ns, default the system's
 
         Raises
@@ -174,7 +175,7 @@ def render(issue: Issue, *, state_line: str, stop: StopKind | None = None) -> st
     """The issue's file. `state_line` is its first line."""
     incident, scope = issue.incident, issue.incident.scope
     told = escape(str(scope), 200)
-    verified = {True: "verified", False: "**not verified: somebody may still run**", None: "not checked"}[issue.verified]
+    words = {True: "verified", False: "**not verified: somebody may still run**", None: "not checked"}
     parts = [
         state_line,
         f"# {issue.priority}: {escape(incident.cause, 120)} on {told}",
@@ -194,7 +195,7 @@ def render(issue: Issue, *, state_line: str, stop: StopKind | None = None) -> st
         *(_list(issue.stopped, "Nothing was stopped.")),
     ]
     if issue.stopped:
-        parts += ["", f"Stop: {verified}."]
+        parts += ["", f"Stop: {words[issue.verified]}."]
     if incident.actions:
         parts += ["", "## What Argus did", "", *_list(incident.actions, "")]
     parts += ["", "## Why", "", *_hypotheses(incident.hypotheses)]
@@ -208,13 +209,14 @@ def _commands(scope: Scope, stop: StopKind | None, priority: Priority) -> Iterab
     argument = scope_argument(scope)
     flag = stop or (StopKind.HARD_KILL if priority is Priority.P0 else StopKind.WRITE_LOCKDOWN)
     yield "```sh"
-    yield f"argus hold --scope {argument} --for 30m --reason 'at least ten characters'      # no automatic stop for a while"
+    why = "--reason 'why, in ten characters or more'"
+    yield f"argus hold --scope {argument} --for 30m {why}  # no automatic stop for a while"
     if stop is not None:
-        yield f"argus reset {flag} --scope {argument} --reason 'at least ten characters'     # clear the stop"
+        yield f"argus reset {flag} --scope {argument} {why}  # clear the stop"
         if stop is StopKind.HARD_KILL:
             yield "# a hard kill after a breach needs --second NAME, another person, as well"
     else:
-        yield f"argus trip {flag} --scope {argument} --reason 'at least ten characters'      # stop it now"
+        yield f"argus trip {flag} --scope {argument} {why}  # stop it now"
     yield "```"
 
 

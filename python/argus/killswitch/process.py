@@ -1,7 +1,7 @@
 """Processes by identity: the tree below this process, and signals that can hit nobody else.
 
-A process is (pid, start time ns since boot); a signal goes through a pidfd whose process is checked after it was opened,
-so a pid that was reused is never hit. Never signalled: pid 1, this process, its ancestors.
+A process is (pid, start time ns since boot); a signal goes through a pidfd whose process is checked after it was
+opened, so a pid that was reused is never hit. Never signalled: pid 1, this process, its ancestors.
 """
 
 from __future__ import annotations

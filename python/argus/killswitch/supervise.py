@@ -1,9 +1,9 @@
 """Run a command so that a stop of its scope is a fact: every process of its tree is gone, and that was checked.
 
 The command runs in a session of its own; this process becomes the reaper of its orphans (PR_SET_CHILD_SUBREAPER), so a
-daemon that forks twice still hangs below it, and where a version 2 control group can be made, the tree runs in one and is
-killed by `cgroup.kill` as well. Meant for a process whose only child is the command (`argus run`): children that it had
-before are left alone, later ones count as the command's.
+daemon that forks twice still hangs below it, and where a version 2 control group can be made, the tree runs in one
+and is killed by `cgroup.kill` as well. Meant for a process whose only child is the command (`argus run`): children
+that it had before are left alone, later ones count as the command's.
 
 Watching costs one poll of the mapped word each 5 ms (`POLL_S`); stopping is SIGTERM, a grace, then SIGKILL through
 pidfds, the tree walked again until two walks in a row find nobody.
@@ -56,10 +56,11 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a command.
 
     `exit_code` what `argus run` ends with: the command's own (128 + n for a signal), 137 when it was stopped, 138 when
-    somebody is left · `status` the command's return code as `subprocess` tells, None = never reaped · `stop` "" = it was
-    not stopped · `left` who still runs · `cause` the stop's text · `signalled` processes signalled · `stragglers`
-    processes that outlived the command and were ended · `flag_seen_ns` CLOCK_MONOTONIC; `first_signal_ns`, `all_gone_ns`
-    nanoseconds after it · `cgroup` whether a control group held the tree · `pauses` how often it was paused.
+    somebody is left · `status` the command's return code as `subprocess` tells, None = never reaped · `stop` "" = it
+    was not stopped · `left` who still runs · `cause` the stop's text · `signalled` processes signalled · `stragglers`
+    processes that outlived the command and were ended · `flag_seen_ns` CLOCK_MONOTONIC; `first_signal_ns`,
+    `all_gone_ns` nanoseconds after it · `cgroup` whether a control group held the tree · `pauses` how often it was
+    paused.
     """
 
     exit_code: int
@@ -129,8 +130,8 @@ def run(
             raise RefusedError(f"run: {halt}; nothing started. A person must reset it first")
         with _reaper(), _control_group(use_cgroup) as group:
             before = frozenset((p.pid, p.start_time) for p in descendants(os.getpid()))
-            line = list(command) if group is None else ["/bin/sh", "-c", _JOIN_GROUP, "sh", f"{group}/cgroup.procs", *command]
-            child = subprocess.Popen(line, env=environment, cwd=cwd, start_new_session=True)
+            join = [] if group is None else ["/bin/sh", "-c", _JOIN_GROUP, "sh", f"{group}/cgroup.procs"]
+            child = subprocess.Popen([*join, *command], env=environment, cwd=cwd, start_new_session=True)
             supervision = _Supervision(child, guard, before, group, pause=pause, grace_s=grace_s)
             with _forwarding(child):
                 try:
@@ -206,8 +207,8 @@ class _Supervision:
         state, left = self.stop(terminated=True)
         gone = time.monotonic_ns()
         return RunResult(
-            exit_code=KILLED_EXIT if state == "verified_stopped" else PARTIAL_EXIT, status=self._child.poll(), stop=state,
-            left=[str(p) for p in left], cause=str(halt), cause_kind=halt.kind, cause_scope=halt.scope,
+            exit_code=KILLED_EXIT if state == "verified_stopped" else PARTIAL_EXIT, status=self._child.poll(),
+            stop=state, left=[str(p) for p in left], cause=str(halt), cause_kind=halt.kind, cause_scope=halt.scope,
             signalled=len(self._signalled), pauses=self._pauses, flag_seen_ns=seen,
             first_signal_ns=max(0, self._first_signal - seen), all_gone_ns=gone - seen, cgroup=self._group is not None,
         )  # fmt: skip
@@ -363,8 +364,9 @@ def _make_group() -> Path | None:
             line[3:].strip() for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
             if line.startswith("0::")
         )  # fmt: skip
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
         mount = next(
-            fields[4] for fields in map(str.split, Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines())
+            fields[4] for fields in map(str.split, mounts)
             if fields[fields.index("-") + 1] == "cgroup2"
         )  # fmt: skip
         group = Path(mount) / own.lstrip("/") / f"argus-{os.getpid()}-{secrets.token_hex(4)}"

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
 from argus.errors import RefusedError
 from argus.guard import scope_directory
 from argus.killswitch import issues as issues_module
 from argus.killswitch.issues import IssueFiler, escape, issue_key
 from argus.schema import Hypothesis, Incident, Priority, Scope, ScopeKind, Severity, StopKind
-from hypothesis import given
-from hypothesis import strategies as st
-from msgspec.structs import replace
 
 SCOPE = Scope(kind=ScopeKind.SESSION, id="s1", tenant="acme", session="s1")
 INCIDENT = Incident(
@@ -131,7 +132,8 @@ def test_a_failed_write_leaves_the_earlier_file_whole(filer: IssueFiler, monkeyp
 
 HOSTILE = (
     "<script>alert(1)</script> <!-- --> --> @everyone @bob #12 [link](http://evil.example) ![x](y) `code` **bold**\n"
-    "# heading\r\n```sh\nrm -rf /\n``` | a | b | www.evil.example https://evil.example \x1b[2J\x07\x00 \u202egnp.exe \u200b\u2066"
+    "# heading\r\n```sh\nrm -rf /\n``` | a | b | www.evil.example https://evil.example "
+    "\x1b[2J\x07\x00 \u202egnp.exe \u200b\u2066"
 )
 
 
@@ -146,9 +148,9 @@ def test_untrusted_text_is_inert_everywhere(filer: IssueFiler) -> None:
     state_line, _, text = Path(issue.path).read_text().partition("\n")
     assert state_line.count("-->") == 1
     assert state_line.endswith(" -->")
-    for forbidden in ("<script", "<!--", "@everyone", "@bob", "#12", "](", "://", "www.", "\x1b", "\x07", "\x00", "\u202e"):
+    for forbidden in ("<script", "<!--", "@everyone", "@bob", "#12", "](", "://", "www.", "\x1b", "\x07", "\u202e"):
         assert forbidden not in text, forbidden
-    assert [line for line in text.splitlines() if line.startswith("#")][0].startswith("# P0: ")
+    assert next(line for line in text.splitlines() if line.startswith("#")).startswith("# P0: ")
     assert sum(line.startswith("```") for line in text.splitlines()) == 2
     assert "not verified" in text
     commands = text[text.index("```sh") :]
@@ -162,17 +164,19 @@ def test_untrusted_text_is_inert_everywhere(filer: IssueFiler) -> None:
 
 def test_an_issue_stays_within_its_size(filer: IssueFiler) -> None:
     long = ["\\" * 9999] * 999
-    issue = filer.file(replace(INCIDENT, message="\\" * 10**6, anomalies=long, evidence=long, actions=long), stopped=long)
+    full = replace(INCIDENT, message="\\" * 10**6, anomalies=long, evidence=long, actions=long)
+    issue = filer.file(full, stopped=long)
     assert issue is not None
     assert Path(issue.path).stat().st_size <= issues_module.ISSUE_BYTES_MAX
     assert filer.file(replace(INCIDENT, updated=2)) is not None
 
 
+@settings(deadline=None)  # a busy machine is no fault of the text
 @given(st.text())
 def test_escape_yields_one_line_without_control_characters(text: str) -> None:
     line = escape(text, 80)
     assert "\n" not in line
-    assert line.isprintable() or set(c for c in line if not c.isprintable()) <= {"\u200b"}
+    assert line.isprintable() or {c for c in line if not c.isprintable()} <= {"\u200b"}
     for char in "<>`*_[]|":
         assert not re.search(r"(?<!\\)" + re.escape(char), line)
     assert "://" not in line

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from argus.errors import RefusedError, UsageError
 from argus.guard import Halt
 from argus.killswitch import supervise
@@ -277,7 +278,8 @@ sys.exit(result.exit_code)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_to_the_supervisor_go_to_the_command(control: Control, tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "out"
-    script = f"trap 'echo TERM >> {out}; exit 5' TERM; trap 'echo INT >> {out}; exit 5' INT; echo up; while :; do sleep 0.05; done"
+    traps = " ".join(f"trap 'echo {name} >> {out}; exit 5' {name};" for name in ("TERM", "INT"))
+    script = f"{traps} echo up; while :; do sleep 0.05; done"
     with subprocess.Popen(
         [sys.executable, "-c", RUNNER, str(control.directory), "sh", "-c", script], stdout=subprocess.PIPE, text=True
     ) as runner:
@@ -305,10 +307,11 @@ def test_an_error_of_the_caller_leaves_nobody_running(control: Control) -> None:
     def fail(pid: int) -> None:
         raise KeyError("caller's fault")
 
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="caller"):
         run(["sleep", "60"], control=control.directory, grace_s=0.05, on_start=fail)
 
 
+@pytest.mark.filterwarnings("ignore:Exception ignored in.*Popen:pytest.PytestUnraisableExceptionWarning")
 def test_who_cannot_be_ended_is_named(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that may not be signalled: the stop says partially, or failed, and who is left."""
     pids: list[int] = []
@@ -350,7 +353,8 @@ def test_no_control_group_is_left(control: Control) -> None:
     assert groups() == before
 
 
-# --- process -----------------------------------------------------------------------------------------------------------
+# --- process
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_process_of_another_start_time_is_not_signalled() -> None:
