@@ -1,5 +1,6 @@
-// The bank: time of one row of 10,000 series, cost of a value in blocks of rows, and the share of the memory bandwidth
-// that this machine shows in the same run. Before timing, steps and blocks are checked to give the same bits.
+// The bank: time of one row of 10,000 series, cost of a value in blocks of rows, and the share of the memory
+// bandwidth that this machine shows in the same run. Before timing, steps and blocks are checked to give the
+// same bits.
 #include <cstdint>
 #include <cstring>
 #include <random>
@@ -42,7 +43,8 @@ bool same_bits(std::uint32_t series) {
     for (std::size_t r = 0; r < kRows; ++r) {
         for (std::size_t i = 0; i < series; ++i) row[i] = static_cast<double>(values[r * series + i]);
         single.step(row, at[r], at[r]);
-        if (std::memcmp(single.bits().data(), bits.data() + r * series, series * sizeof(float)) != 0) return false;
+        if (std::memcmp(single.bits().data(), bits.data() + r * series, series * sizeof(float)) != 0)
+            return false;
     }
     return true;
 }
@@ -98,11 +100,14 @@ int main() {
     const double block_s = best_of(8, [&] { run_block(lean); });
     const double per_value_ns = block_s / static_cast<double>(kBlock * kSeries) * 1e9;
     const double peer = bandwidth_gbs();
-    // Per value: the counts of two channels read, the rest of the state read and written, the value in, the bits out.
+    // Per value: the counts of two channels read, the rest of the state read and written, the value in, the
+    // bits out.
     constexpr double kBytesMoved = 2 * (128 + 12) + 2 * (16 + 12 + 5) + 4 + 4;
     const double moved = kBytesMoved / per_value_ns;
     bool pass = report("bank_step/10000", step_s * 1e3, "ms", "bar", step_s * 1e3 / 1.0, 1.0, step_s <= 1e-3);
-    pass &= report("bank_value/10000", per_value_ns, "ns", "bar", per_value_ns / 40.0, 40.0, per_value_ns <= 40.0);
-    report("bank_bandwidth/10000", moved, "GB/s", "read+write in place, 320 KiB, same run", moved / peer, 0.0, true);
+    pass &= report("bank_value/10000", per_value_ns, "ns", "bar", per_value_ns / 40.0, 40.0,
+                   per_value_ns <= 40.0);
+    report("bank_bandwidth/10000", moved, "GB/s", "read+write in place, 320 KiB, same run", moved / peer, 0.0,
+           true);
     return pass ? 0 : 1;
 }

@@ -1,5 +1,5 @@
-// The single-producer ring between two threads, items of 16 bytes in batches, and a plain copy of the same bytes in one
-// thread as the peer. Before timing counts, every item is checked to arrive once and in order.
+// The single-producer ring between two threads, items of 16 bytes in batches, and a plain copy of the same
+// bytes in one thread as the peer. Before timing counts, every item is checked to arrive once and in order.
 #include <cstdint>
 #include <cstring>
 #include <span>
@@ -83,8 +83,8 @@ int main() {
     const double rate = static_cast<double>(kItems) / took;
     const double peer = copied_items_per_s();
     const double bar = 200e6;
-    return report("ring_throughput/one_to_one/16B", rate, "items/s", "memcpy of the same items in one thread", rate / peer,
-                  bar, rate >= bar)
+    return report("ring_throughput/one_to_one/16B", rate, "items/s", "memcpy of the same items in one thread",
+                  rate / peer, bar, rate >= bar)
                ? 0
                : 1;
 }

@@ -24,8 +24,8 @@ double best_of(int repeats, F&& work) {
 }
 
 // against: what the value is compared with, and ratio = value / that; bar: the limit on `value`.
-inline bool report(const char* name, double value, const char* unit, const char* against, double ratio, double bar,
-                   bool pass) {
+inline bool report(const char* name, double value, const char* unit, const char* against, double ratio,
+                   double bar, bool pass) {
     std::printf("{\"name\": \"%s\", \"value\": %.6g, \"unit\": \"%s\", \"against\": \"%s\", \"ratio\": %.4g, "
                 "\"bar\": %.6g, \"pass\": %s}\n",
                 name, value, unit, against, ratio, bar, pass ? "true" : "false");

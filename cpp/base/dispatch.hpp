@@ -1,7 +1,8 @@
-// Runtime choice of instruction set. A kernel is one plain-loop body, an always_inline function; the ARGUS_KERNEL macro
-// compiles it for baseline, x86-64-v3 and x86-64-v4 and picks one per call. `target` wrappers and not `target_clones`:
-// ifunc resolvers run before the thread sanitizer does and crash under it.
-// The environment variable ARGUS_ISA = baseline | v3 | v4 forces a lower level for a process; ScopedIsa does for a test.
+// Runtime choice of instruction set. A kernel is one plain-loop body, an always_inline function; the
+// ARGUS_KERNEL macro compiles it for baseline, x86-64-v3 and x86-64-v4 and picks one per call. `target`
+// wrappers and not `target_clones`: ifunc resolvers run before the thread sanitizer does and crash under it.
+// The environment variable ARGUS_ISA = baseline | v3 | v4 forces a lower level for a process; ScopedIsa does
+// for a test.
 #pragma once
 
 #include <atomic>
@@ -16,7 +17,8 @@ enum class Isa : unsigned char { baseline, v3, v4 };
     return level == Isa::v4 ? "v4" : level == Isa::v3 ? "v3" : "baseline";
 }
 
-// The best level that CPU and kernel support. Features are asked one by one: clang 14 does not know the level names.
+// The best level that CPU and kernel support. Features are asked one by one: clang 14 does not know the level
+// names.
 [[nodiscard]] inline Isa best_isa() noexcept {
 #if defined(__x86_64__) && defined(__GNUC__)
     __builtin_cpu_init();
@@ -82,8 +84,8 @@ private:
 #else
 #define ARGUS_TARGET_V4 __attribute__((target("arch=x86-64-v4,prefer-vector-width=512")))
 #endif
-// ARGUS_KERNEL(name, body, (params), (args)): defines `void name params`, which runs the inline function `body args`
-// compiled for the chosen instruction set.
+// ARGUS_KERNEL(name, body, (params), (args)): defines `void name params`, which runs the inline function
+// `body args` compiled for the chosen instruction set.
 #define ARGUS_KERNEL(name, body, params, args)                   \
     namespace name##_isa {                                       \
     static void baseline params { body args; }                   \

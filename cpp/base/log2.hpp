@@ -1,5 +1,5 @@
-// A base-2 logarithm for kernels: plain arithmetic, so that it vectorises and gives the same bits on every instruction
-// set, which libm does not promise.
+// A base-2 logarithm for kernels: plain arithmetic, so that it vectorises and gives the same bits on every
+// instruction set, which libm does not promise.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,8 @@
 namespace argus {
 
 // log2(x) for finite x >= 2^-126; absolute error < 3e-7 for results within +-1, else relative < 3e-7.
-// Method: x = 2^e m with m in [sqrt(1/2), sqrt(2)); log2(m) = 2/ln 2 * artanh((m - 1)/(m + 1)), odd series to the 9th power.
+// Method: x = 2^e m with m in [sqrt(1/2), sqrt(2)); log2(m) = 2/ln 2 * artanh((m - 1)/(m + 1)), odd series to
+// the 9th power.
 [[nodiscard]] ARGUS_INLINE float fast_log2(float x) noexcept {
     const std::int32_t raw = __builtin_bit_cast(std::int32_t, x);
     constexpr std::int32_t kRootHalf = 0x3F3504F3;
@@ -18,7 +19,8 @@ namespace argus {
     const float m = __builtin_bit_cast(float, (shifted & 0x007FFFFF) + kRootHalf);
     const float t = (m - 1.0F) / (m + 1.0F);
     const float t2 = t * t;
-    const float series = 2.88539008F + t2 * (0.96179669F + t2 * (0.57707802F + t2 * (0.41219859F + t2 * 0.32059890F)));
+    const float series =
+        2.88539008F + t2 * (0.96179669F + t2 * (0.57707802F + t2 * (0.41219859F + t2 * 0.32059890F)));
     return static_cast<float>(exponent) + t * series;
 }
 

@@ -1,4 +1,5 @@
-// argus._core.Bank: the bank of detectors over whole arrays. Checks shapes once, releases the GIL, copies nothing.
+// argus._core.Bank: the bank of detectors over whole arrays. Checks shapes once, releases the GIL, copies
+// nothing.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -29,7 +30,8 @@ T* output(MaybeArray<T>& array, const char* name, std::vector<py::ssize_t> shape
     if (!array) return nullptr;
     const bool fits = std::vector<py::ssize_t>(array->shape(), array->shape() + array->ndim()) == shape;
     if (!fits) {
-        throw std::invalid_argument(std::string("Bank.run: ") + name + ": expected an array like the rows given, found shape " +
+        throw std::invalid_argument(std::string("Bank.run: ") + name +
+                                    ": expected an array like the rows given, found shape " +
                                     shape_text(*array));
     }
     return array->mutable_data();  // raises when not writeable
@@ -37,22 +39,23 @@ T* output(MaybeArray<T>& array, const char* name, std::vector<py::ssize_t> shape
 
 py::tuple as_tuple(const engine::Spoken& spoken) {
     const engine::Utterance& u = spoken.utterance;
-    return py::make_tuple(spoken.row, u.slot, u.onset, u.bits, u.value, u.expected, u.lower, u.upper, u.since_wall,
-                          static_cast<int>(u.direction), u.false_alarm_interval_s, u.detector);
+    return py::make_tuple(spoken.row, u.slot, u.onset, u.bits, u.value, u.expected, u.lower, u.upper,
+                          u.since_wall, static_cast<int>(u.direction), u.false_alarm_interval_s, u.detector);
 }
 
 template <class T>
-py::list run(engine::Bank& bank, const Array<T>& values, const Array<std::int64_t>& times_ns, MaybeArray<float> bits,
-             MaybeArray<float> alarm_bits, MaybeArray<double> expected, MaybeArray<double> lower,
-             MaybeArray<double> upper, MaybeArray<float> entity_bits, std::vector<Array<float>> parts) {
+py::list run(engine::Bank& bank, const Array<T>& values, const Array<std::int64_t>& times_ns,
+             MaybeArray<float> bits, MaybeArray<float> alarm_bits, MaybeArray<double> expected,
+             MaybeArray<double> lower, MaybeArray<double> upper, MaybeArray<float> entity_bits,
+             std::vector<Array<float>> parts) {
     if (values.ndim() != 2 || values.shape(1) != static_cast<py::ssize_t>(bank.capacity())) {
-        throw std::invalid_argument("Bank.run: values: expected shape (n, " + std::to_string(bank.capacity()) +
-                                    "), found " + shape_text(values));
+        throw std::invalid_argument("Bank.run: values: expected shape (n, " +
+                                    std::to_string(bank.capacity()) + "), found " + shape_text(values));
     }
     const py::ssize_t rows = values.shape(0);
     if (times_ns.ndim() != 1 || times_ns.shape(0) != rows) {
-        throw std::invalid_argument("Bank.run: times_ns: expected shape (" + std::to_string(rows) + ",), found " +
-                                    shape_text(times_ns));
+        throw std::invalid_argument("Bank.run: times_ns: expected shape (" + std::to_string(rows) +
+                                    ",), found " + shape_text(times_ns));
     }
     const std::vector<py::ssize_t> matrix{rows, values.shape(1)};
     std::vector<engine::Spoken> spoken;

@@ -1,10 +1,11 @@
-// The contract of a detector: it scores every series of a view before it learns from it, and score() is const, so it
-// cannot learn from what it scores. Statistics are unit-free or in the unit of the series (larger = stranger, never
-// negative); engine/calibration.cpp ranks each against its own history, so only their order within a series matters.
+// The contract of a detector: it scores every series of a view before it learns from it, and score() is
+// const, so it cannot learn from what it scores. Statistics are unit-free or in the unit of the series
+// (larger = stranger, never negative); engine/calibration.cpp ranks each against its own history, so only
+// their order within a series matters.
 // NaN in = not observed: statistic NaN, nothing learned.
 //
-// A detector is one file in cpp/detectors with one DetectorDescriptor; the bank makes one instance per tile of at most
-// kTileSlots series. All calls but the factory are free of allocation and exceptions.
+// A detector is one file in cpp/detectors with one DetectorDescriptor; the bank makes one instance per tile
+// of at most kTileSlots series. All calls but the factory are free of allocation and exceptions.
 #pragma once
 
 #include <cstddef>
@@ -34,21 +35,23 @@ struct View {
 // What a detector does with a value, one byte per slot.
 inline constexpr std::uint8_t kLearnNothing = 0;  // alarming: the model of what is normal stays as it is
 inline constexpr std::uint8_t kLearn = 1;         // normal
-inline constexpr std::uint8_t kLearnAnew = 2;     // the new normal: forget most of the past, start from this value
+inline constexpr std::uint8_t kLearnAnew = 2;     // the new normal: forget most of the past, start here
 
 class Detector {
 public:
     virtual ~Detector() = default;
 
-    // Writes one statistic per channel and slot, channel after channel: statistic[channel * view.values.size() + slot].
+    // Writes one statistic per channel and slot, channel after channel:
+    // statistic[channel * view.values.size() + slot].
     virtual void score(const View& view, std::span<float> statistic) const = 0;
 
-    // Learns from the view just scored; mask holds kLearn... bytes. Short-term evidence (a running mean of residuals)
-    // follows the value under every mask, else an ended anomaly could not be seen to end.
+    // Learns from the view just scored; mask holds kLearn... bytes. Short-term evidence (a running mean of
+    // residuals) follows the value under every mask, else an ended anomaly could not be seen to end.
     virtual void learn(const View& view, std::span<const std::uint8_t> mask) = 0;
 
-    // For detectors that forecast: the expected value (minus origin) and the usual size of a residual, one per slot, NaN
-    // where unknown, before learning from this row. Returns false when the detector makes no forecast.
+    // For detectors that forecast: the expected value (minus origin) and the usual size of a residual, one
+    // per slot, NaN where unknown, before learning from this row. Returns false when the detector makes no
+    // forecast.
     [[nodiscard]] virtual bool forecast(std::span<float> expected, std::span<float> scale) const {
         (void)expected;
         (void)scale;
@@ -60,7 +63,8 @@ public:
     virtual void load(Reader& reader) = 0;
 };
 
-// One statistic of a detector, ranked on its own. A forecasting detector's first channel is |value - expected|.
+// One statistic of a detector, ranked on its own. A forecasting detector's first channel is |value -
+// expected|.
 struct Channel {
     const char* name;  // "" = the detector's own name, else appended: "residual.shift"
 };

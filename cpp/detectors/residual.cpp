@@ -1,8 +1,10 @@
-// Winsorised residual of an exponentially weighted level: spikes at once, departures of the level within about ten values.
+// Winsorised residual of an exponentially weighted level: spikes at once, departures of the level within
+// about ten values.
 // Channels: residual        |x - level|, in the unit of the series
 //           residual.shift  |running mean of the winsorised residual|, the same unit
-// Method:   level and mean absolute residual by exponential weights (1/n while young); residuals beyond `winsor` times the
-//           latter are cut before they are learned, so that one outlier cannot move the level or blow up the scale.
+// Method:   level and mean absolute residual by exponential weights (1/n while young); residuals beyond
+//           `winsor` times the latter are cut before they are learned, so that one outlier cannot move the
+//           level or blow up the scale.
 // Cost:     20 bytes a series; bench_bank.  NaN: statistic NaN, state untouched.
 #include <array>
 #include <limits>
@@ -16,7 +18,7 @@ namespace {
 
 constexpr float kNone = std::numeric_limits<float>::quiet_NaN();
 constexpr float kNoLimit = std::numeric_limits<float>::max();
-constexpr float kYoung = 32.0F;       // values before residuals are winsorised: the scale is not known earlier
+constexpr float kYoung = 32.0F;  // values before residuals are winsorised: the scale is not known earlier
 constexpr float kAnew = 8.0F;         // age that is left when a new normal is accepted
 constexpr float kOldest = 1.0e6F;     // ages stop here: float32 counts exactly, and 1/n is far below any rate
 
@@ -26,7 +28,9 @@ struct Rates {
     float winsor;
 };
 
-ARGUS_INLINE float clamp(float x, float limit) noexcept { return x > limit ? limit : x < -limit ? -limit : x; }
+ARGUS_INLINE float clamp(float x, float limit) noexcept {
+    return x > limit ? limit : x < -limit ? -limit : x;
+}
 
 ARGUS_INLINE float magnitude(float x) noexcept { return x < 0.0F ? -x : x; }
 
@@ -36,7 +40,8 @@ ARGUS_INLINE float limit_of(float scale, float age, const Rates& rates) noexcept
 }
 
 ARGUS_INLINE void score_body(const float* values, const float* level, const float* scale, const float* shift,
-                             const float* age, Rates rates, std::size_t count, float* residual_out, float* shift_out) {
+                             const float* age, Rates rates, std::size_t count, float* residual_out,
+                             float* shift_out) {
     ARGUS_IVDEP
     for (std::size_t i = 0; i < count; ++i) {
         const float residual = values[i] - level[i];
@@ -48,8 +53,8 @@ ARGUS_INLINE void score_body(const float* values, const float* level, const floa
     }
 }
 
-ARGUS_INLINE void learn_body(const float* values, const std::uint8_t* mask, float* level, float* scale, float* shift,
-                             float* age, Rates rates, std::size_t count) {
+ARGUS_INLINE void learn_body(const float* values, const std::uint8_t* mask, float* level, float* scale,
+                             float* shift, float* age, Rates rates, std::size_t count) {
     ARGUS_IVDEP
     for (std::size_t i = 0; i < count; ++i) {
         const float x = values[i];
@@ -78,13 +83,13 @@ ARGUS_INLINE void learn_body(const float* values, const std::uint8_t* mask, floa
 }
 
 ARGUS_KERNEL(score_kernel, score_body,
-             (const float* values, const float* level, const float* scale, const float* shift, const float* age,
-              Rates rates, std::size_t count, float* residual_out, float* shift_out),
+             (const float* values, const float* level, const float* scale, const float* shift,
+              const float* age, Rates rates, std::size_t count, float* residual_out, float* shift_out),
              (values, level, scale, shift, age, rates, count, residual_out, shift_out))
 
 ARGUS_KERNEL(learn_kernel, learn_body,
-             (const float* values, const std::uint8_t* mask, float* level, float* scale, float* shift, float* age,
-              Rates rates, std::size_t count),
+             (const float* values, const std::uint8_t* mask, float* level, float* scale, float* shift,
+              float* age, Rates rates, std::size_t count),
              (values, mask, level, scale, shift, age, rates, count))
 
 class Residual final : public Detector {
@@ -94,13 +99,13 @@ public:
 
     void score(const View& view, std::span<float> statistic) const override {
         const std::size_t count = view.values.size();
-        score_kernel(view.values.data(), level_.data(), scale_.data(), shift_.data(), age_.data(), rates_, count,
-                     statistic.data(), statistic.data() + count);
+        score_kernel(view.values.data(), level_.data(), scale_.data(), shift_.data(), age_.data(), rates_,
+                     count, statistic.data(), statistic.data() + count);
     }
 
     void learn(const View& view, std::span<const std::uint8_t> mask) override {
-        learn_kernel(view.values.data(), mask.data(), level_.data(), scale_.data(), shift_.data(), age_.data(), rates_,
-                     view.values.size());
+        learn_kernel(view.values.data(), mask.data(), level_.data(), scale_.data(), shift_.data(),
+                     age_.data(), rates_, view.values.size());
     }
 
     [[nodiscard]] bool forecast(std::span<float> expected, std::span<float> scale) const override {
@@ -118,7 +123,8 @@ public:
     }
 
     void save(Writer& writer) const override {
-        for (const auto* state : {&level_, &scale_, &shift_, &age_}) writer.array(std::span<const float>(*state));
+        for (const auto* state : {&level_, &scale_, &shift_, &age_})
+            writer.array(std::span<const float>(*state));
     }
 
     void load(Reader& reader) override {
@@ -134,25 +140,32 @@ private:
 };
 
 constexpr std::array<Option, 3> kOptions{{
-    {"level_rate", "1", 0.005, 1e-4, 0.5, "weight of one value in the level and its usual residual; 0.005 = about 200 values"},
-    {"shift_rate", "1", 0.1, 0.01, 1.0, "weight of one value in the running mean of residuals; 0.1 = about 10 values"},
-    {"winsor", "1", 6.0, 2.0, 100.0, "residuals beyond this many usual residuals are cut before they are learned"},
+    {"level_rate", "1", 0.005, 1e-4, 0.5,
+     "weight of one value in the level and its usual residual; 0.005 = about 200 values"},
+    {"shift_rate", "1", 0.1, 0.01, 1.0,
+     "weight of one value in the running mean of residuals; 0.1 = about 10 values"},
+    {"winsor", "1", 6.0, 2.0, 100.0,
+     "residuals beyond this many usual residuals are cut before they are learned"},
 }};
 
 constexpr std::array<Channel, 2> kChannels{{{""}, {"shift"}}};
 
 std::unique_ptr<Detector> make_residual(std::uint32_t slots, std::span<const double> options) {
-    return std::make_unique<Residual>(slots, Rates{static_cast<float>(options[0]), static_cast<float>(options[1]),
-                                                   static_cast<float>(options[2])});
+    return std::make_unique<Residual>(slots,
+                                      Rates{static_cast<float>(options[0]), static_cast<float>(options[1]),
+                                            static_cast<float>(options[2])});
 }
 
 }  // namespace
 
 const DetectorDescriptor residual_detector{
-    .leaf = {.name = "residual",
-             .documentation = "Distance of a value, and of the mean of the last values, from a slowly moving level.",
-             .reference = "Roberts (1959), Technometrics 1(3): control charts from geometric moving averages; Huber's winsorising",
-             .options = kOptions},
+    .leaf =
+        {.name = "residual",
+         .documentation =
+             "Distance of a value, and of the mean of the last values, from a slowly moving level.",
+         .reference =
+             "Roberts (1959), Technometrics 1(3): geometric moving averages; Huber (1964): winsorising",
+         .options = kOptions},
     .make = make_residual,
     .channels = kChannels,
 };

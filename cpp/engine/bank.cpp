@@ -14,7 +14,7 @@ namespace {
 
 using detectors::kTileSlots;
 
-constexpr float kFarthest = 1.0e30F;  // values are kept this close to their origin: squares and sums stay finite
+constexpr float kFarthest = 1.0e30F;  // values are kept this close to their origin, so that sums stay finite
 constexpr float kLargestRatio = 1024.0F;
 constexpr float kEntityRate = 0.1F;
 constexpr float kEntityLevelRate = 0.001F;
@@ -28,8 +28,8 @@ struct Prepared {
 
 // Values minus their origin as float32, NaN where not observed; the first finite value becomes the origin.
 template <class T>
-ARGUS_INLINE void prepare_body(const T* row, std::size_t count, double* origin, std::int32_t* seen, float* values,
-                               Prepared* prepared) {
+ARGUS_INLINE void prepare_body(const T* row, std::size_t count, double* origin, std::int32_t* seen,
+                               float* values, Prepared* prepared) {
     std::uint32_t infinite = 0;
     std::uint32_t warmed = 0;
     ARGUS_IVDEP
@@ -52,9 +52,10 @@ ARGUS_INLINE void prepare_body(const T* row, std::size_t count, double* origin, 
     prepared->warmed = warmed;
 }
 
-// How strange each series is for the entity: log2(1 + residual in usual residuals), 0 and uncounted where unknown.
-ARGUS_INLINE void strangeness_body(const float* residual, const float* scale, std::size_t count, float* strange,
-                                   float* counted) {
+// How strange each series is for the entity: log2(1 + residual in usual residuals), 0 and uncounted where
+// unknown.
+ARGUS_INLINE void strangeness_body(const float* residual, const float* scale, std::size_t count,
+                                   float* strange, float* counted) {
     ARGUS_IVDEP
     for (std::size_t i = 0; i < count; ++i) {
         const float y = residual[i];
@@ -80,11 +81,13 @@ ARGUS_KERNEL(strangeness_kernel, strangeness_body,
              (const float* residual, const float* scale, std::size_t count, float* strange, float* counted),
              (residual, scale, count, strange, counted))
 
-void prepare(const double* row, std::size_t count, double* origin, std::int32_t* seen, float* values, Prepared* out) {
+void prepare(const double* row, std::size_t count, double* origin, std::int32_t* seen, float* values,
+             Prepared* out) {
     prepare_f64(row, count, origin, seen, values, out);
 }
 
-void prepare(const float* row, std::size_t count, double* origin, std::int32_t* seen, float* values, Prepared* out) {
+void prepare(const float* row, std::size_t count, double* origin, std::int32_t* seen, float* values,
+             Prepared* out) {
     prepare_f32(row, count, origin, seen, values, out);
 }
 
@@ -106,30 +109,36 @@ void check(const DetectorChoice& choice) {
     if (choice.descriptor == nullptr) throw std::invalid_argument("Bank: a detector without descriptor");
     const Leaf& leaf = choice.descriptor->leaf;
     const std::string name = leaf.name;
-    if (choice.descriptor->channels.empty()) throw std::invalid_argument("Bank: detector '" + name + "' has no channel");
+    if (choice.descriptor->channels.empty()) {
+        throw std::invalid_argument("Bank: detector '" + name + "' has no channel");
+    }
     if (choice.option_values.size() != leaf.options.size()) {
-        throw std::invalid_argument("Bank: detector '" + name + "': expected " + std::to_string(leaf.options.size()) +
-                                    " option values, found " + std::to_string(choice.option_values.size()));
+        throw std::invalid_argument("Bank: detector '" + name + "': expected " +
+                                    std::to_string(leaf.options.size()) + " option values, found " +
+                                    std::to_string(choice.option_values.size()));
     }
     for (std::size_t i = 0; i < leaf.options.size(); ++i) {
         const Option& option = leaf.options[i];
         const double value = choice.option_values[i];
         if (value >= option.min && value <= option.max) continue;
-        throw std::invalid_argument("Bank: detector '" + name + "': " + option.name + ": expected a number in [" +
-                                    std::to_string(option.min) + ", " + std::to_string(option.max) + "], found " +
-                                    std::to_string(value));
+        throw std::invalid_argument("Bank: detector '" + name + "': " + option.name +
+                                    ": expected a number in [" + std::to_string(option.min) + ", " +
+                                    std::to_string(option.max) + "], found " + std::to_string(value));
     }
 }
 
 BankOptions completed(BankOptions options) {
-    if (options.detectors.empty()) throw std::invalid_argument("Bank: expected at least one detector, found none");
+    if (options.detectors.empty())
+        throw std::invalid_argument("Bank: expected at least one detector, found none");
     if (!(options.false_alarms_per_day > 0.0) || !(options.false_alarms_per_day < 1e12)) {
-        throw std::invalid_argument("Bank: false_alarms_per_day: expected a number above 0 and below 1e12, found " +
-                                    std::to_string(options.false_alarms_per_day));
+        throw std::invalid_argument(
+            "Bank: false_alarms_per_day: expected a number above 0 and below 1e12, found " +
+            std::to_string(options.false_alarms_per_day));
     }
     for (DetectorChoice& choice : options.detectors) {
         if (choice.descriptor != nullptr && choice.option_values.empty()) {
-            for (const Option& option : choice.descriptor->leaf.options) choice.option_values.push_back(option.value);
+            for (const Option& option : choice.descriptor->leaf.options)
+                choice.option_values.push_back(option.value);
         }
         check(choice);
     }
@@ -140,7 +149,11 @@ BankOptions completed(BankOptions options) {
 
 struct Bank::Tile {
     Tile(std::uint32_t first_slot, std::uint32_t slots, const BankOptions& options)
-        : first(first_slot), count(slots), gate(slots, options.policy), origin(slots, kUnknown), seen(slots, 0) {
+        : first(first_slot),
+          count(slots),
+          gate(slots, options.policy),
+          origin(slots, kUnknown),
+          seen(slots, 0) {
         for (const DetectorChoice& choice : options.detectors) {
             detectors.push_back(choice.descriptor->make(slots, choice.option_values));
             for (std::size_t c = 0; c < choice.descriptor->channels.size(); ++c) ranks.emplace_back(slots);
@@ -176,8 +189,8 @@ struct Bank::Scratch {
     bool has_forecast = false;
 };
 
-// Mean strangeness of the observed series, in this row and over the last ten, each above its slow level and ranked among its
-// own past.
+// Mean strangeness of the observed series, in this row and over the last ten, each above its slow level and
+// ranked among its own past.
 struct Bank::EntityScore {
     Calibration ranks{2};
     float recent = 0.0F;
@@ -217,9 +230,15 @@ struct Bank::Block {
 };
 
 Bank::Bank(std::uint32_t capacity, BankOptions options)
-    : capacity_(capacity), options_(completed(std::move(options))), entity_(std::make_unique<EntityScore>()),
-      block_(std::make_unique<Block>()), speaker_(capacity, options_.policy, options_.false_alarms_per_day),
-      bits_(capacity, 0.0F), alarm_bits_(capacity, 0.0F), expected_(capacity, kUnknown), lower_(capacity, kUnknown),
+    : capacity_(capacity),
+      options_(completed(std::move(options))),
+      entity_(std::make_unique<EntityScore>()),
+      block_(std::make_unique<Block>()),
+      speaker_(capacity, options_.policy, options_.false_alarms_per_day),
+      bits_(capacity, 0.0F),
+      alarm_bits_(capacity, 0.0F),
+      expected_(capacity, kUnknown),
+      lower_(capacity, kUnknown),
       upper_(capacity, kUnknown) {
     if (capacity == 0) throw std::invalid_argument("Bank: expected at least one slot, found 0");
     for (const DetectorChoice& choice : options_.detectors) {
@@ -280,11 +299,13 @@ void Bank::run_rows(const Rows<T>& rows, const Outputs& out) {
         } else if (out.entity_bits != nullptr) {
             out.entity_bits[row] = 0.0F;
         }
-        const double interval_s = next < block_->alarms.size() && block_->alarms[next].row == row ? cadence_.median_s() : 0.0;
+        const double interval_s =
+            next < block_->alarms.size() && block_->alarms[next].row == row ? cadence_.median_s() : 0.0;
         for (; next < block_->alarms.size() && block_->alarms[next].row == row; ++next) {
             Alarm& alarm = block_->alarms[next];
             const bool said = speaker_.hear(alarm, rows_, rows.wall[row], live_, interval_s);
-            if (said && out.spoken != nullptr) out.spoken->push_back({static_cast<std::uint32_t>(row), alarm.said});
+            if (said && out.spoken != nullptr)
+                out.spoken->push_back({static_cast<std::uint32_t>(row), alarm.said});
         }
         ++rows_;
     }
@@ -296,20 +317,20 @@ void Bank::run_tile(Tile& tile, const Rows<T>& rows, const Outputs& out) {
     const bool banded = out.expected != nullptr || out.lower != nullptr || out.upper != nullptr;
     for (std::size_t row = 0; row < rows.mono.size(); ++row) {
         Prepared prepared;
-        prepare(rows.values + row * rows.stride + tile.first, tile.count, tile.origin.data(), tile.seen.data(),
-                s.values.data(), &prepared);
+        prepare(rows.values + row * rows.stride + tile.first, tile.count, tile.origin.data(),
+                tile.seen.data(), s.values.data(), &prepared);
         infinities_ += prepared.infinite;
         block_->warmed[row] += prepared.warmed;
         score_tile(tile, rows.mono[row]);
-        const auto events = tile.gate.pass(rows_ + static_cast<std::int64_t>(row),
-                                           {std::span(s.values).first(tile.count), std::span(s.bits).first(tile.count),
-                                            std::span(s.alarm).first(tile.count),
-                                            std::span(s.learn_model).first(tile.count),
-                                            std::span(s.learn_rank).first(tile.count)});
+        const auto events =
+            tile.gate.pass(rows_ + static_cast<std::int64_t>(row),
+                           {std::span(s.values).first(tile.count), std::span(s.bits).first(tile.count),
+                            std::span(s.alarm).first(tile.count), std::span(s.learn_model).first(tile.count),
+                            std::span(s.learn_rank).first(tile.count)});
         if (banded || options_.entity || !events.empty()) forecast_tile(tile);
         if (options_.entity) {
-            strangeness_kernel(s.statistic.data() + s.forecast_channel * tile.count, s.scale.data(), tile.count,
-                               s.strange.data(), s.counted.data());
+            strangeness_kernel(s.statistic.data() + s.forecast_channel * tile.count, s.scale.data(),
+                               tile.count, s.strange.data(), s.counted.data());
             block_->strange[row] += sum(std::span(s.strange).first(tile.count));
             block_->counted[row] += sum(std::span(s.counted).first(tile.count));
         }
@@ -341,7 +362,8 @@ void Bank::learn_tile(Tile& tile, Nanos now) {
     Scratch& s = *scratch_;
     const std::size_t count = tile.count;
     for (std::size_t c = 0; c < channel_count_; ++c) {
-        tile.ranks[c].learn(std::span(s.statistic).subspan(c * count, count), std::span(s.learn_rank).first(count));
+        tile.ranks[c].learn(std::span(s.statistic).subspan(c * count, count),
+                            std::span(s.learn_rank).first(count));
     }
     const detectors::Entity whole{0, tile.count};
     const detectors::View view{std::span(s.values).first(count), {&whole, 1}, now};
@@ -414,7 +436,8 @@ std::vector<std::string> Bank::channels() const {
     for (const DetectorChoice& choice : options_.detectors) {
         for (const detectors::Channel& channel : choice.descriptor->channels) {
             const std::string part = channel.name;
-            names.push_back(part.empty() ? choice.descriptor->leaf.name : choice.descriptor->leaf.name + ("." + part));
+            names.push_back(part.empty() ? choice.descriptor->leaf.name
+                                         : choice.descriptor->leaf.name + ("." + part));
         }
     }
     return names;
@@ -457,7 +480,8 @@ void Bank::save(Writer& writer) const {
 }
 
 void Bank::load(Reader& reader) {
-    if (reader.pod<std::uint32_t>() != capacity_) throw CodecError("bank: saved with another number of slots");
+    if (reader.pod<std::uint32_t>() != capacity_)
+        throw CodecError("bank: saved with another number of slots");
     if (reader.pod<std::uint32_t>() != channel_count_) throw CodecError("bank: saved with other detectors");
     for (const std::string& name : channels()) {
         if (reader.text() != name) throw CodecError("bank: saved with other detectors than '" + name + "'");

@@ -1,10 +1,12 @@
 // The bank: every detector over every series of one scope. One row in, bits and utterances out.
 //
 // Per tile of at most 1,024 series, so that state stays in the second-level cache, and per row:
-//   value - origin (first finite value of the slot, in double, so that large levels keep their precision in float32)
-//   -> each detector's statistics -> bits per channel (Calibration) -> one figure (combine) -> Gate -> learning under its mask.
-// Then, row by row over the whole scope: entity score and Speaker. All state is per slot, per tile or per row in order, so any
-// split of the same rows into calls gives the same bits. Infinite values count as missing. step() does not allocate.
+//   value - origin (first finite value of the slot, in double, so that large levels keep their precision in
+//   float32) -> each detector's statistics -> bits per channel (Calibration) -> one figure (combine) -> Gate
+//   -> learning under its mask.
+// Then, row by row over the whole scope: entity score and Speaker. All state is per slot, per tile or per row
+// in order, so any split of the same rows into calls gives the same bits. Infinite values count as missing.
+// step() does not allocate.
 #pragma once
 
 #include <cstdint>
@@ -61,7 +63,8 @@ struct Outputs {
 
 class Bank {
 public:
-    // capacity: slots, at least 1. Throws std::invalid_argument when the options do not fit their descriptors.
+    // capacity: slots, at least 1. Throws std::invalid_argument when the options do not fit their
+    // descriptors.
     Bank(std::uint32_t capacity, BankOptions options);
     ~Bank();
     Bank(Bank&&) noexcept;
@@ -70,11 +73,13 @@ public:
     // One row of `capacity` values, NaN = not observed. Scores, then learns.
     void step(std::span<const double> row, Nanos mono_now, Nanos wall_now);
 
-    // Many rows at once, faster than as many steps and with the same bits. The spans of the last step are not renewed.
+    // Many rows at once, faster than as many steps and with the same bits. The spans of the last step are not
+    // renewed.
     void run(const Rows<double>& rows, const Outputs& out);
     void run(const Rows<float>& rows, const Outputs& out);
 
-    // Of the last step, one per slot, in base units. NaN = not known (yet). Band: about 1 value in 1,024 lies outside.
+    // Of the last step, one per slot, in base units. NaN = not known (yet). Band: about 1 value in 1,024 lies
+    // outside.
     [[nodiscard]] std::span<const float> bits() const noexcept { return bits_; }
     [[nodiscard]] std::span<const float> alarm_bits() const noexcept { return alarm_bits_; }
     [[nodiscard]] std::span<const double> expected() const noexcept { return expected_; }

@@ -49,9 +49,10 @@ ARGUS_INLINE void buckets_body(const float* statistic, const std::uint16_t* base
 }
 
 // Each slot's floor, past, age and values under and over its buckets; `due` where the slot needs maintenance.
-ARGUS_INLINE void admit_body(const float* statistic, const std::uint8_t* learn, std::size_t count, std::uint16_t* base,
-                             std::uint16_t* total, std::uint32_t* seen, std::uint8_t* under, std::uint8_t* over,
-                             std::int32_t* bucket, std::uint16_t* admitted, std::uint8_t* due) {
+ARGUS_INLINE void admit_body(const float* statistic, const std::uint8_t* learn, std::size_t count,
+                             std::uint16_t* base, std::uint16_t* total, std::uint32_t* seen,
+                             std::uint8_t* under, std::uint8_t* over, std::int32_t* bucket,
+                             std::uint16_t* admitted, std::uint8_t* due) {
     ARGUS_IVDEP
     for (std::size_t i = 0; i < count; ++i) {
         const float y = statistic[i];
@@ -104,9 +105,11 @@ ARGUS_INLINE void bits_body(const float* statistic, const std::uint16_t* base, c
         const float position = k >= kBucketCount ? 1.0F : within;
         const float own_share = ((k < 0) | !(y > 0.0F)) ? 1.0F : 0.75F - 0.5F * position;
         const float share = static_cast<float>(above[i]) + static_cast<float>(own[i]) * own_share;
-        const float surprise = fast_log2(static_cast<float>(static_cast<std::int32_t>(total[i]) + 2 * kUnit)) -
-                               fast_log2(share + static_cast<float>(kUnit));
-        const bool known = (static_cast<std::int32_t>(seen[i]) >= static_cast<std::int32_t>(kWarmValues)) & (y == y);
+        const float surprise =
+            fast_log2(static_cast<float>(static_cast<std::int32_t>(total[i]) + 2 * kUnit)) -
+            fast_log2(share + static_cast<float>(kUnit));
+        const bool known =
+            (static_cast<std::int32_t>(seen[i]) >= static_cast<std::int32_t>(kWarmValues)) & (y == y);
         bits[i] = (known & (surprise > 0.0F)) ? surprise : 0.0F;
     }
 }
@@ -135,12 +138,14 @@ ARGUS_KERNEL(admit_kernel, admit_body,
              (statistic, learn, count, base, total, seen, under, over, bucket, admitted, due))
 
 ARGUS_KERNEL(insert_kernel, insert_body,
-             (const std::int32_t* bucket, const std::uint16_t* admitted, std::size_t count, std::uint16_t* counts),
+             (const std::int32_t* bucket, const std::uint16_t* admitted, std::size_t count,
+              std::uint16_t* counts),
              (bucket, admitted, count, counts))
 
 ARGUS_KERNEL(bits_kernel, bits_body,
-             (const float* statistic, const std::uint16_t* base, const std::uint16_t* total, const std::uint32_t* seen,
-              const std::int32_t* own, const std::int32_t* above, std::size_t count, float* bits),
+             (const float* statistic, const std::uint16_t* base, const std::uint16_t* total,
+              const std::uint32_t* seen, const std::int32_t* own, const std::int32_t* above,
+              std::size_t count, float* bits),
              (statistic, base, total, seen, own, above, count, bits))
 
 ARGUS_KERNEL(combine_kernel, combine_body,
@@ -150,7 +155,13 @@ ARGUS_KERNEL(combine_kernel, combine_body,
 }  // namespace
 
 Calibration::Calibration(std::uint32_t slots)
-    : counts_(slots), base_(slots, 0), total_(slots, 0), seen_(slots, 0), under_(slots, 0), over_(slots, 0), reach_(slots, kNone) {}
+    : counts_(slots),
+      base_(slots, 0),
+      total_(slots, 0),
+      seen_(slots, 0),
+      under_(slots, 0),
+      over_(slots, 0),
+      reach_(slots, kNone) {}
 
 void Calibration::score(std::span<const float> statistic, std::span<float> bits) const noexcept {
     std::array<std::int32_t, kBlock> bucket;
@@ -166,8 +177,8 @@ void Calibration::score(std::span<const float> statistic, std::span<float> bits)
             above[i] = k + 1 < kBucketCount ? at_least[k + 1] : 0;
             own[i] = at_least[k] - above[i];
         }
-        bits_kernel(y, base_.data() + first, total_.data() + first, seen_.data() + first, own.data(), above.data(),
-                    count, bits.data() + first);
+        bits_kernel(y, base_.data() + first, total_.data() + first, seen_.data() + first, own.data(),
+                    above.data(), count, bits.data() + first);
         for (std::size_t i = 0; i < count; ++i) {
             if ((own[i] | above[i]) == 0 && bits[first + i] > 0.0F) {
                 bits[first + i] += beyond(static_cast<std::uint32_t>(first + i), y[i]);
@@ -182,8 +193,9 @@ void Calibration::learn(std::span<const float> statistic, std::span<const std::u
     std::array<std::uint8_t, kBlock> due;
     for (std::size_t first = 0; first < statistic.size(); first += kBlock) {
         const std::size_t count = std::min(kBlock, statistic.size() - first);
-        admit_kernel(statistic.data() + first, learn.data() + first, count, base_.data() + first, total_.data() + first,
-                     seen_.data() + first, under_.data() + first, over_.data() + first, bucket.data(), admitted.data(), due.data());
+        admit_kernel(statistic.data() + first, learn.data() + first, count, base_.data() + first,
+                     total_.data() + first, seen_.data() + first, under_.data() + first, over_.data() + first,
+                     bucket.data(), admitted.data(), due.data());
         insert_kernel(bucket.data(), admitted.data(), count, counts_[first].at_least.data());
         for (std::size_t i = 0; i < count; ++i) {
             if (due[i] == 0) continue;
@@ -225,7 +237,8 @@ Calibration::Tail Calibration::tail(std::uint32_t slot) const noexcept {
     while (quarter > 0 && std::uint32_t{at_least[quarter]} * 4 < total_[slot]) --quarter;
     const float record = at_least[top] > 0 ? static_cast<float>(at_least[top]) : 1.0F;
     const float octaves = static_cast<float>(top - quarter + 1) * 0.25F;
-    const float slope = quarter < top ? fast_log2(static_cast<float>(at_least[quarter]) / record) / octaves : 0.0F;
+    const float slope =
+        quarter < top ? fast_log2(static_cast<float>(at_least[quarter]) / record) / octaves : 0.0F;
     return {top, std::clamp(slope, kFlattest, kSteepest)};
 }
 
@@ -248,12 +261,14 @@ float Calibration::reach_of(std::uint32_t slot) const noexcept {
         int k = kBucketCount - 1;
         while (k > 0 && static_cast<float>(at_least[static_cast<std::size_t>(k)]) <= allowed) --k;
         const auto here = static_cast<float>(at_least[static_cast<std::size_t>(k)]);
-        const float beyond = k + 1 < kBucketCount ? static_cast<float>(at_least[static_cast<std::size_t>(k + 1)]) : 0.0F;
+        const float beyond =
+            k + 1 < kBucketCount ? static_cast<float>(at_least[static_cast<std::size_t>(k + 1)]) : 0.0F;
         const float low = edge_of(base + k);
         const float high = edge_of(std::min(base + k + 1, kLargestKey));
         return low + (high - low) * ((here - allowed) / (here - beyond));
     }
-    // The past is too short to show it: on beyond the record at the tail's own slope, in buckets of 1/4 octave.
+    // The past is too short to show it: on beyond the record at the tail's own slope, in buckets of 1/4
+    // octave.
     const Tail shape = tail(slot);
     const float shown = fast_log2(all) - fast_log2(static_cast<float>(kUnit));
     const float missing = shown < kReachBits ? kReachBits - shown : 0.0F;

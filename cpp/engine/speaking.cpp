@@ -18,8 +18,8 @@ constexpr double kSecondsPerDay = 86400.0;
 constexpr std::int64_t kLongAgo = -1'000'000'000'000;
 
 ARGUS_INLINE void strength_body(const float* values, const float* bits, const std::uint8_t* open, float loud,
-                                std::size_t count, float* recent, float* strength, std::uint8_t* active, float* alarm,
-                                std::uint8_t* learn_model, std::uint8_t* learn_rank) {
+                                std::size_t count, float* recent, float* strength, std::uint8_t* active,
+                                float* alarm, std::uint8_t* learn_model, std::uint8_t* learn_rank) {
     ARGUS_IVDEP
     for (std::size_t i = 0; i < count; ++i) {
         const float b = bits[i];
@@ -52,8 +52,9 @@ Gate::Gate(std::uint32_t slots, PolicyOptions options)
 
 std::span<const GateEvent> Gate::pass(std::int64_t row, const Row& io) noexcept {
     const std::size_t count = open_.size();
-    strength_kernel(io.values.data(), io.bits.data(), open_.data(), options_.incident_bits, count, recent_.data(),
-                    strength_.data(), active_.data(), io.alarm.data(), io.learn_model.data(), io.learn_rank.data());
+    strength_kernel(io.values.data(), io.bits.data(), open_.data(), options_.incident_bits, count,
+                    recent_.data(), strength_.data(), active_.data(), io.alarm.data(), io.learn_model.data(),
+                    io.learn_rank.data());
     events_.clear();
     constexpr std::size_t kWord = sizeof(std::uint64_t);
     for (std::size_t first = 0; first < count; first += kWord) {
@@ -152,7 +153,10 @@ void Cadence::load(Reader& reader) {
 }
 
 Speaker::Speaker(std::uint32_t slots, PolicyOptions options, double false_alarms_per_day)
-    : options_(options), false_alarms_per_day_(false_alarms_per_day), speaking_(slots, 0), last_onset_(slots, kLongAgo),
+    : options_(options),
+      false_alarms_per_day_(false_alarms_per_day),
+      speaking_(slots, 0),
+      last_onset_(slots, kLongAgo),
       since_wall_(slots, 0) {}
 
 double Speaker::threshold(std::uint64_t live_series, double interval_s) const noexcept {
@@ -162,10 +166,12 @@ double Speaker::threshold(std::uint64_t live_series, double interval_s) const no
     return std::max(bits, static_cast<double>(options_.incident_bits));
 }
 
-bool Speaker::hear(Alarm& alarm, std::int64_t row, Nanos wall, std::uint64_t live_series, double interval_s) noexcept {
+bool Speaker::hear(Alarm& alarm, std::int64_t row, Nanos wall, std::uint64_t live_series,
+                   double interval_s) noexcept {
     Utterance& said = alarm.said;
     const std::uint32_t slot = said.slot;
-    if (alarm.kind == GateEvent::Kind::opens || alarm.kind == GateEvent::Kind::resumes) since_wall_[slot] = wall;
+    if (alarm.kind == GateEvent::Kind::opens || alarm.kind == GateEvent::Kind::resumes)
+        since_wall_[slot] = wall;
     said.since_wall = since_wall_[slot];
     said.direction = said.value > said.expected   ? Direction::up
                      : said.value < said.expected ? Direction::down

@@ -1,14 +1,16 @@
 // When Argus speaks: from bits per row to incidents and utterances.
 //
-// Strength: the bits of a row plus a share of the running mean of the bits before it (persistence), at most doubled. In
-//   noise the running mean stays near 1 bit and adds nothing; in a lasting anomaly it adds up.
-// Gate (one per tile): per series, an incident opens when strength reaches incident_bits, stays one while it is reached
-//   again within calm_rows, and no new one opens for hold_off_rows. alarm = the strength on the row that opens an incident
-//   and on rows that exceed its loudest alarm by escalation_bits, else 0: independent of the false-alarm budget.
-//   Learning: alarming rows teach the detectors nothing and the calibration only their first row, so that a record counts
-//   once; after accept_rows of an incident the new level is taken as normal, once per incident.
-// Speaker (one per bank = scope): an incident is spoken once, at its first row whose strength reaches the threshold
-//   log2(live series * rows per day / false alarms per day), never below incident_bits; its end is spoken if its onset was.
+// Strength: the bits of a row plus a share of the running mean of the bits before it (persistence), at most
+//   doubled. In noise the running mean stays near 1 bit and adds nothing; in a lasting anomaly it adds up.
+// Gate (one per tile): per series, an incident opens when strength reaches incident_bits, stays one while it
+//   is reached again within calm_rows, and no new one opens for hold_off_rows. alarm = the strength on the
+//   row that opens an incident and on rows that exceed its loudest alarm by escalation_bits, else 0:
+//   independent of the false-alarm budget.
+//   Learning: alarming rows teach the detectors nothing and the calibration only their first row, so that a
+//   record counts once; after accept_rows of an incident the new level is taken as normal, once per incident.
+// Speaker (one per bank = scope): an incident is spoken once, at its first row whose strength reaches the
+//   threshold log2(live series * rows per day / false alarms per day), never below incident_bits; its end is
+//   spoken if its onset was.
 #pragma once
 
 #include <array>
@@ -32,7 +34,12 @@ struct PolicyOptions {
 
 // What a gate says of one slot on one row.
 struct GateEvent {
-    enum class Kind : std::uint8_t { opens, resumes, goes_on, ends };  // resumes: loud again within the hold-off
+    enum class Kind : std::uint8_t {
+        opens,
+        resumes,
+        goes_on,
+        ends
+    };                       // resumes: loud again within the hold-off
     std::uint32_t slot = 0;  // within the tile
     Kind kind = Kind::opens;
     float strength = 0.0F;
@@ -49,7 +56,8 @@ public:
         std::span<std::uint8_t> learn_model;  // out: detectors::kLearn...
         std::span<std::uint8_t> learn_rank;   // out: 0 or 1
     };
-    // Passes one row; rows are numbered without gaps. Returns the events in slot order, valid until the next call.
+    // Passes one row; rows are numbered without gaps. Returns the events in slot order, valid until the next
+    // call.
     std::span<const GateEvent> pass(std::int64_t row, const Row& io) noexcept;
 
     void reset(std::span<const std::uint32_t> slots) noexcept;

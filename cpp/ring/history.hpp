@@ -1,5 +1,5 @@
-// The last rows of every slot: what was seen, when. A ring of whole rows, because rows are written each tick and one
-// slot is read seldom. NaN = not observed. One thread; readers get copies, never views.
+// The last rows of every slot: what was seen, when. A ring of whole rows, because rows are written each tick
+// and one slot is read seldom. NaN = not observed. One thread; readers get copies, never views.
 #pragma once
 
 #include <algorithm>
@@ -23,7 +23,8 @@ class History {
 public:
     // slots, rows >= 1. Allocates slots * rows values once. Throws std::invalid_argument otherwise.
     History(std::uint32_t slots, std::uint32_t rows) : slots_(slots), rows_(rows) {
-        if (slots == 0 || rows == 0) throw std::invalid_argument("History: slots and rows must be at least 1");
+        if (slots == 0 || rows == 0)
+            throw std::invalid_argument("History: slots and rows must be at least 1");
         values_.assign(std::size_t{slots} * rows, kNone);
         times_.assign(rows, 0);
     }
@@ -39,7 +40,8 @@ public:
         size_ = std::min(size_ + 1, rows_);
     }
 
-    // Copies the newest rows of one slot, oldest first; as many as there are and both spans hold. Returns how many.
+    // Copies the newest rows of one slot, oldest first; as many as there are and both spans hold. Returns how
+    // many.
     std::size_t copy(std::uint32_t slot, std::span<Nanos> times, std::span<T> values) const {
         ARGUS_ASSERT(slot < slots_);
         const std::size_t count = std::min({std::size_t{size_}, times.size(), values.size()});

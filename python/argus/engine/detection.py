@@ -32,9 +32,9 @@ class Scores:
     Attributes
     ----------
     bits : float32, shape (n_time, n_series)
-        Surprise of each value before learning from it: -log2 of its calibrated tail probability. 0 for missing values and
-        the first 150 of a series; never more than log2 of the values seen (at most about 8,200 are remembered) plus 20 for
-        the distance beyond the record.
+        Surprise of each value before learning from it: -log2 of its calibrated tail probability. 0 for missing values
+        and the first 150 of a series; never more than log2 of the values seen (at most about 8,200 are remembered)
+        plus 20 for the distance beyond the record.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class Scores:
 
     @property
     def expected(self) -> NDArray[np.float64]:
-        """float64, shape (n_time, n_series), units of the series: forecast before the value was seen; NaN = none yet."""
+        """float64, shape (n_time, n_series), units of the series: forecast before the value is seen, NaN = none yet."""
         return self._band[0]
 
     @property
     def lower(self) -> NDArray[np.float64]:
-        """float64, shape (n_time, n_series), units of the series: about 1 value in 1,024 lies outside lower to upper."""
+        """float64, shape (n_time, n_series), units of the series: 1 value in 1,024 lies outside lower to upper."""
         return self._band[1]
 
     @property
@@ -105,9 +105,7 @@ class Scores:
         return expected, lower, upper
 
     def _bank(self, *, entity: bool) -> Any:
-        return _core.Bank(
-            self._values.shape[1], false_alarms_per_day=self._false_alarms_per_day, entity=entity
-        )
+        return _core.Bank(self._values.shape[1], false_alarms_per_day=self._false_alarms_per_day, entity=entity)
 
     def _run(
         self, outputs: dict[str, Any], *, entity: bool = False, progress: Progress | None = None

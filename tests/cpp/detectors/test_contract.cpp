@@ -40,7 +40,8 @@ std::vector<float> row(unsigned number, float scale = 1.0F) {
 
 View view_of(const std::vector<float>& values, argus::Nanos now = 0) { return {values, {}, now}; }
 
-std::vector<float> score(const DetectorDescriptor& descriptor, const Detector& detector, const std::vector<float>& values) {
+std::vector<float> score(const DetectorDescriptor& descriptor, const Detector& detector,
+                         const std::vector<float>& values) {
     std::vector<float> statistic(descriptor.channels.size() * values.size(), -1.0F);
     detector.score(view_of(values), statistic);
     return statistic;
@@ -114,7 +115,8 @@ TEST_CASE("every detector: statistics are finite and never negative, also for co
                 const std::vector<float> values(kSlots, r % 50 == 49 ? -level : level);
                 for (const float y : score(*descriptor, *detector, values)) {
                     const bool good = r == 0 ? std::isnan(y) || y >= 0.0F : std::isfinite(y) && y >= 0.0F;
-                    if (!good) FAIL(descriptor->leaf.name << ": level " << level << ", row " << r << ": " << y);
+                    if (!good)
+                        FAIL(descriptor->leaf.name << ": level " << level << ", row " << r << ": " << y);
                 }
                 detector->learn(view_of(values), kAll);
             }
@@ -159,7 +161,9 @@ TEST_CASE("every detector: a reset slot is like new, the others keep their past"
                 const bool was_reset = i % kSlots == 0 || i % kSlots == 77;
                 const float want = was_reset ? young[i] : old[i];
                 const bool equal = mine[i] == want || (std::isnan(mine[i]) && std::isnan(want));
-                if (!equal) FAIL(descriptor->leaf.name << ": slot " << i % kSlots << ": " << mine[i] << " != " << want);
+                if (!equal)
+                    FAIL(descriptor->leaf.name << ": slot " << i % kSlots << ": " << mine[i]
+                                               << " != " << want);
             }
             for (const auto* each : {&detector, &fresh, &kept}) (*each)->learn(view_of(values), kAll);
         }
@@ -241,7 +245,8 @@ TEST_CASE("every detector: its loops vectorise") {
                     detector->score(view_of(values), statistic);
                     detector->learn(view_of(values), mask);
                 }
-                best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+                best = std::min(
+                    best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
             }
             return best / (20.0 * kTileSlots) * 1e9;
         };

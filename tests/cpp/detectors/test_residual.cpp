@@ -81,7 +81,8 @@ TEST_CASE("residual: the shift channel sees a small lasting step that no single 
     CHECK(rest < 0.8F);
 }
 
-TEST_CASE("residual: masked, the level stays and the shift follows; the shift also falls when the values return") {
+TEST_CASE(
+    "residual: masked, the level stays and the shift follows; the shift also falls when the values return") {
     One one;
     one.teach_noise(2000);
     const auto before = one.expected_and_scale();

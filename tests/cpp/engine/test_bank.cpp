@@ -59,16 +59,17 @@ struct Result {
         for (std::size_t i = 0; same && i < a.spoken.size(); ++i) {
             const Utterance& x = a.spoken[i].utterance;
             const Utterance& y = b.spoken[i].utterance;
-            same = a.spoken[i].row == b.spoken[i].row && x.slot == y.slot && x.onset == y.onset && x.bits == y.bits &&
-                   x.since_wall == y.since_wall && x.false_alarm_interval_s == y.false_alarm_interval_s;
+            same = a.spoken[i].row == b.spoken[i].row && x.slot == y.slot && x.onset == y.onset &&
+                   x.bits == y.bits && x.since_wall == y.since_wall &&
+                   x.false_alarm_interval_s == y.false_alarm_interval_s;
         }
         return same;
     }
 };
 
 // Runs `values` through `bank` in blocks of the given sizes, repeated.
-Result run(Bank& bank, const std::vector<double>& values, const std::vector<std::size_t>& blocks, std::size_t first = 0,
-           std::size_t last = SIZE_MAX) {
+Result run(Bank& bank, const std::vector<double>& values, const std::vector<std::size_t>& blocks,
+           std::size_t first = 0, std::size_t last = SIZE_MAX) {
     const std::size_t series = bank.capacity();
     const std::size_t rows = std::min(last, values.size() / series);
     const auto times = clock_of(rows);
@@ -120,7 +121,8 @@ TEST_CASE("bank: the same bits however the rows are split into calls, over sever
     bool equal = true;
     for (std::size_t r = 0; r < 400; ++r) {
         stepped.step(std::span(values).subspan(r * kSeries, kSeries), times[r], times[r]);
-        equal = equal && std::memcmp(stepped.bits().data(), reference.bits.data() + r * kSeries, kSeries * 4) == 0 &&
+        equal = equal &&
+                std::memcmp(stepped.bits().data(), reference.bits.data() + r * kSeries, kSeries * 4) == 0 &&
                 std::memcmp(stepped.lower().data(), reference.lower.data() + r * kSeries, kSeries * 8) == 0 &&
                 stepped.entity_bits() == reference.entity[r];
         spoken += stepped.spoken().size();
@@ -184,7 +186,8 @@ TEST_CASE("bank: missing and infinite values score 0, teach nothing, and only in
     const Result gaps = run(other, holed, {64});
     for (std::size_t r = 0; r < kRows; ++r) CHECK(plain.bits[r] == gaps.bits[kept[r]]);
     std::size_t silent = 0;
-    for (std::size_t r = 0; r < holed.size(); ++r) silent += !std::isfinite(holed[r]) && gaps.bits[r] != 0.0F ? 1 : 0;
+    for (std::size_t r = 0; r < holed.size(); ++r)
+        silent += !std::isfinite(holed[r]) && gaps.bits[r] != 0.0F ? 1 : 0;
     CHECK(silent == 0);
     CHECK(other.infinities() == 2 * (kRows / 10));
     CHECK(one.infinities() == 0);
@@ -330,9 +333,11 @@ TEST_CASE("bank: options that do not fit are refused with what was expected") {
 
 TEST_CASE("bank: two detectors of a kind cost one bit each and are named") {
     BankOptions two;
-    two.detectors = {{&argus::detectors::residual_detector, {}}, {&argus::detectors::residual_detector, {0.05, 0.1, 6.0}}};
+    two.detectors = {{&argus::detectors::residual_detector, {}},
+                     {&argus::detectors::residual_detector, {0.05, 0.1, 6.0}}};
     Bank bank(3, two);
-    CHECK(bank.channels() == std::vector<std::string>{"residual", "residual.shift", "residual", "residual.shift"});
+    CHECK(bank.channels() ==
+          std::vector<std::string>{"residual", "residual.shift", "residual", "residual.shift"});
     const auto values = world(600, 3, 11);
     const Result result = run(bank, values, {600});
     for (const float bits : result.bits) CHECK(std::isfinite(bits));

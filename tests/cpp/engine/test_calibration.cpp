@@ -61,7 +61,8 @@ TEST_CASE("calibration: bits lie between the ranks of the edges of the value's b
         const float low = __builtin_bit_cast(float, key << 21);
         const float high = __builtin_bit_cast(float, (key + 1) << 21);
         const auto at_least = [&past](float edge) {
-            return static_cast<double>(std::count_if(past.begin(), past.end(), [edge](float x) { return x >= edge; }));
+            return static_cast<double>(
+                std::count_if(past.begin(), past.end(), [edge](float x) { return x >= edge; }));
         };
         const double all = 4002.0;
         const double least = std::log2(all / (at_least(low) + 1.0));
@@ -151,7 +152,8 @@ TEST_CASE("calibration: the reach is the statistic that about one value in 1,024
     CHECK(std::isnan(calibration.reach()[0]));
     for (const float y : magnitudes(6400, 12)) learn(calibration, y);
     const auto fresh = magnitudes(200000, 13);
-    const auto outside = std::count_if(fresh.begin(), fresh.end(), [&](float y) { return y > calibration.reach()[0]; });
+    const auto outside =
+        std::count_if(fresh.begin(), fresh.end(), [&](float y) { return y > calibration.reach()[0]; });
     const double share = static_cast<double>(outside) / 200000.0;
     CHECK(share < 2.0 / 1024);
     CHECK(share > 0.1 / 1024);

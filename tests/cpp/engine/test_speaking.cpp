@@ -25,7 +25,8 @@ struct One {
     std::array<std::uint8_t, 1> rank{};
 
     std::vector<GateEvent> pass(float bits, float value = 1.0F) {
-        const auto events = gate.pass(row++, {std::array<float, 1>{value}, std::array<float, 1>{bits}, alarm, model, rank});
+        const auto events =
+            gate.pass(row++, {std::array<float, 1>{value}, std::array<float, 1>{bits}, alarm, model, rank});
         return {events.begin(), events.end()};
     }
 };

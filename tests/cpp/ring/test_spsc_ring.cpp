@@ -21,7 +21,8 @@ Item item(std::uint64_t number) { return {number, number * 0x9E3779B97F4A7C15ULL
 }  // namespace
 
 TEST_CASE("spsc ring: a capacity that is no power of two, or below two, is refused") {
-    for (const std::size_t capacity : {0U, 1U, 3U, 6U, 1000U}) CHECK_THROWS_AS(SpscRing<int>{capacity}, std::invalid_argument);
+    for (const std::size_t capacity : {0U, 1U, 3U, 6U, 1000U})
+        CHECK_THROWS_AS(SpscRing<int>{capacity}, std::invalid_argument);
     CHECK(SpscRing<int>(2).capacity() == 2);
 }
 

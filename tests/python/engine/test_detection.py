@@ -18,7 +18,8 @@ from argus.schema import Anomaly, Direction, Family, ScopeKind, Severity
 
 def wandering(rows: int = 3000, series: int = 5, seed: int = 3) -> NDArray[np.float64]:
     rng = np.random.default_rng(seed)
-    return rng.normal(size=(rows, series)).cumsum(0) * 0.01 + rng.normal(size=(rows, series))
+    walk = rng.normal(size=(rows, series)).cumsum(0) * 0.01
+    return np.asarray(walk + rng.normal(size=(rows, series)), np.float64)
 
 
 def minutes(rows: int) -> NDArray[np.float64]:
@@ -227,9 +228,7 @@ def test_properties(seed: int, rows: int, series: int, scale: float, level: floa
 def test_units_do_not_matter(seed: int, octaves: int) -> None:
     """The same series in another unit (a power of two, so that nothing is rounded) has the same bits."""
     values = np.random.default_rng(seed).normal(size=(400, 2))
-    np.testing.assert_array_equal(
-        detect(values, minutes(400)).bits, detect(values * 2.0**octaves, minutes(400)).bits
-    )
+    np.testing.assert_array_equal(detect(values, minutes(400)).bits, detect(values * 2.0**octaves, minutes(400)).bits)
 
 
 def test_docstring_examples() -> None:
