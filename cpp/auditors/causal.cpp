@@ -352,7 +352,9 @@ private:
     }
 
     void after_end(const Held& held, Task& task, Ledger& ledger, Emit& emit) {
-        const bool late = held.ts < task.terminal_ts && held.source != task.terminal_source;
+        // Older than the end by its own ts: late from another source, or out of order within what clocks are allowed.
+        const bool late = held.ts < task.terminal_ts &&
+                          (held.source != task.terminal_source || task.terminal_ts - held.ts <= clock_tolerance_);
         if (late || (task.spoken & kSaidAfterTerminal) != 0) return;
         task.spoken |= kSaidAfterTerminal;
         say_task("event_after_terminal", held, task, ledger, emit,

@@ -80,6 +80,18 @@ TEST_CASE("causal: late cost, evaluation and feedback are no actions, and a new 
     CHECK(s.said.empty());
 }
 
+TEST_CASE("causal: an action that its ts places before the end, within the clock tolerance, was only late") {
+    Stream s;
+    known_source(s);
+    const auto late = [&](double at) { s.send(s.event("tool_called", at).str("task", "t").str("session", "session").str("tool", "x")); };
+    s.task("task_started", 1, "t");
+    s.task("task_completed", 10, "t");
+    late(8);
+    CHECK(s.said.empty());
+    late(10.001);
+    CHECK(s.count("causal.event_after_terminal") == 1);
+}
+
 TEST_CASE("causal: a started task silent for 600 s lacks its end; the deadline counts from its last event") {
     Stream s;
     known_source(s);

@@ -85,7 +85,7 @@ TEST_CASE("msgpack: validate refuses what no JSON could say") {
     CHECK(check(array({"\xd4\x01z"})) == Fault::extension);
     CHECK(check(map({{"a", nil()}, {"a", nil()}})) == Fault::duplicate_key);
     CHECK(check(map({{"a", map({{"a", nil()}})}, {"b", map({{"a", nil()}})}})) == Fault::none);
-    CHECK(check("\x81" + integer(1) + nil()) == Fault::key_type);
+    CHECK(check(headed('\x81', integer(1)) + nil()) == Fault::key_type);
     CHECK(check(text("\xff")) == Fault::bad_utf8);
     Entries many;
     for (std::uint32_t i = 0; i <= kMaxNestedKeys; ++i) many.emplace_back(std::to_string(i), nil());
