@@ -123,8 +123,9 @@ public:
     }
 
     void save(Writer& writer) const override {
-        for (const auto* state : {&level_, &scale_, &shift_, &age_})
+        for (const auto* state : {&level_, &scale_, &shift_, &age_}) {
             writer.array(std::span<const float>(*state));
+        }
     }
 
     void load(Reader& reader) override {

@@ -170,8 +170,8 @@ bool Speaker::hear(Alarm& alarm, std::int64_t row, Nanos wall, std::uint64_t liv
                    double interval_s) noexcept {
     Utterance& said = alarm.said;
     const std::uint32_t slot = said.slot;
-    if (alarm.kind == GateEvent::Kind::opens || alarm.kind == GateEvent::Kind::resumes)
-        since_wall_[slot] = wall;
+    const bool begins = alarm.kind == GateEvent::Kind::opens || alarm.kind == GateEvent::Kind::resumes;
+    if (begins) since_wall_[slot] = wall;
     said.since_wall = since_wall_[slot];
     said.direction = said.value > said.expected   ? Direction::up
                      : said.value < said.expected ? Direction::down

@@ -34,12 +34,7 @@ struct PolicyOptions {
 
 // What a gate says of one slot on one row.
 struct GateEvent {
-    enum class Kind : std::uint8_t {
-        opens,
-        resumes,
-        goes_on,
-        ends
-    };                       // resumes: loud again within the hold-off
+    enum class Kind : std::uint8_t { opens, resumes, goes_on, ends };  // resumes: within the hold-off
     std::uint32_t slot = 0;  // within the tile
     Kind kind = Kind::opens;
     float strength = 0.0F;

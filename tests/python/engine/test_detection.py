@@ -19,11 +19,12 @@ from argus.schema import Anomaly, Direction, Family, ScopeKind, Severity
 def wandering(rows: int = 3000, series: int = 5, seed: int = 3) -> NDArray[np.float64]:
     rng = np.random.default_rng(seed)
     walk = rng.normal(size=(rows, series)).cumsum(0) * 0.01
-    return np.asarray(walk + rng.normal(size=(rows, series)), np.float64)
+    values: NDArray[np.float64] = walk + rng.normal(size=(rows, series))
+    return values
 
 
 def minutes(rows: int) -> NDArray[np.float64]:
-    return np.arange(rows) * 60.0
+    return np.arange(rows, dtype=np.float64) * np.float64(60.0)
 
 
 def test_prefix_scores_the_same() -> None:
