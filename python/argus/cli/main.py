@@ -53,7 +53,7 @@ def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         _emit(report.to_dict())
     else:
         typer.echo(report.render())
-    raise typer.Exit(0 if report.ok else 1)
+    raise typer.Exit(report.exit_code)
 
 
 @app.command()

@@ -168,7 +168,8 @@ def detect(
     Parameters
     ----------
     values : float, shape (n_time, n_series), any unit; NaN = missing. Infinities count as missing.
-    times_s : float, shape (n_time,), seconds (Unix time, or since any start), strictly increasing
+    times_s : float, shape (n_time,), seconds (Unix time, or since any start), in order of arrival; rows whose time
+        repeats or steps back, as clocks do, are scored all the same and left out of the measured cadence
     false_alarms_per_day : budget of `anomalies`, for all series together; default 1
     progress : called with the share done, 0 to 1, after each block of rows
 
@@ -179,7 +180,7 @@ def detect(
     Raises
     ------
     ShapeError : values are not two-dimensional real numbers, or times_s does not have one entry per row
-    UsageError : times_s is not finite and strictly increasing, or the budget is not a positive number
+    UsageError : times_s is not finite, or the budget is not a positive number
 
     Examples
     --------
@@ -225,13 +226,6 @@ def _checked_times(times_s: ArrayLike, rows: int) -> NDArray[np.int64]:
         raise UsageError(
             f"detect: times_s[{wrong[0]}]: expected finite seconds within {_LARGEST_TIME_S:g}, "
             f"found {times[wrong[0]]}; nothing scored"
-        )
-    stuck = np.flatnonzero(np.diff(times) <= 0)
-    if stuck.size:
-        row = int(stuck[0]) + 1
-        raise UsageError(
-            f"detect: times_s[{row}]: expected a time after {times[row - 1]}, found {times[row]}; "
-            "times must be strictly increasing; nothing scored"
         )
     whole = np.floor(times)
     return whole.astype(np.int64) * 1_000_000_000 + np.rint((times - whole) * 1e9).astype(np.int64)

@@ -235,7 +235,7 @@ class Collector:
     def _turn(self, wait_s: float) -> None:
         """Wait for sockets, at most `wait_s`, and handle what they have."""
         try:
-            ready = self._poller.poll(wait_s * 1000)
+            ready = self._poller.poll(int(wait_s * 1000))
         except InterruptedError:
             return
         if not ready:
