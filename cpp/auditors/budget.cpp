@@ -1,7 +1,7 @@
 // Absolute caps on spend per session, agent, tenant and host: set at run time, or by default for every scope of a kind.
 // "budget.cap" when metered + reserved spend reaches the cap, "budget.share" when the upper bound reaches its share
 // (criteria C1 and W1). Said once as it rises; said again only after spend fell well below, or the cap was set anew.
-// Deterministic: no statistics, exact integers.  Cost: bench_events auditor/budget.
+// Deterministic: no statistics, exact integers.  Cost: bench_events events/budget.
 
 #include <algorithm>
 #include <array>
@@ -48,7 +48,8 @@ private:
         facts.strict = account.strict;
         const Verdict verdict = emit.judge(facts, ledger, ledger.sighting().now);
         if (verdict.severity == Severity::info) {
-            if (static_cast<double>(account.upper()) < rearm_share_ * static_cast<double>(account.cap)) account.spoken = 0;
+            const double share = static_cast<double>(account.upper()) / static_cast<double>(account.cap);
+            if (share < rearm_share_) account.spoken = 0;
             return;
         }
         const auto level = static_cast<std::uint8_t>(static_cast<unsigned>(verdict.severity) + 1U);
@@ -57,7 +58,8 @@ private:
         say(account, facts, verdict, event, emit);
     }
 
-    static void say(const Account& account, const Facts& facts, const Verdict& verdict, const Event& event, Emit& emit) {
+    static void say(const Account& account, const Facts& facts, const Verdict& verdict, const Event& event,
+                    Emit& emit) {
         const bool full = verdict.severity == Severity::critical;
         Anomaly a;
         a.ts = event.ts;
@@ -84,8 +86,8 @@ private:
         a.criterion = verdict.criterion;
         a.evidence.emplace_back(event.id);
         char text[160];
-        std::snprintf(text, sizeof text, "spend of %.6f USD (metered and reserved %.6f) against a cap of %.6f USD", a.value,
-                      usd(facts.metered_nusd), usd(facts.cap_nusd));
+        std::snprintf(text, sizeof text, "spend of %.6f USD (metered and reserved %.6f) against a cap of %.6f USD",
+                      a.value, usd(facts.metered_nusd), usd(facts.cap_nusd));
         a.message = std::string(to_string(account.kind)) + " '" + account.id.str() + "': " + text;
         emit.say(std::move(a));
     }

@@ -10,7 +10,7 @@
 //   write_after_lockdown       a file is written in a locked scope
 // A source is judged only on event types it has shown that it emits. Events of one source are judged in arrival order;
 // while several sources live, lifecycle events wait up to 2 s in a bounded heap and are judged in ts order.
-// Method: state machine per task; notes in DESIGN "Events".  Cost: bench_events auditor/causal.
+// Method: state machine per task; notes in DESIGN "Events".  Cost: bench_events events/causal.
 
 #include <algorithm>
 #include <array>
@@ -85,7 +85,7 @@ struct Held {
     std::uint32_t source = kNone, source_generation = 0;
     std::uint32_t task = kNone, task_generation = 0;
     InlineText<64> id;
-    std::array<std::uint64_t, kScopes> scopes{};  // of writes and locks: host, tenant, agent, session, task; 0 = unnamed
+    std::array<std::uint64_t, kScopes> scopes{};  // writes and locks: host, tenant, agent, session, task; 0 = unnamed
 };
 
 struct Key {
@@ -343,7 +343,7 @@ private:
                 say_task("duplicate_terminal", held, task, ledger, emit, "the task had ended before");
             }
         } else if (!task.started && source.shows(EventType::task_started) && !newcomer(source, ledger)) {
-            say_task("completed_without_started", held, task, ledger, emit, "the task ended without having been started");
+            say_task("completed_without_started", held, task, ledger, emit, "it ended without having been started");
         }
         task.state = TaskState::done;
         task.terminal_ts = std::max(task.terminal_ts, held.ts);

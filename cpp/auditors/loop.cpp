@@ -1,10 +1,10 @@
 // Result-equal loops: an agent makes the same call with the same arguments and gets the same result, again and again,
-// also in cycles of up to 8 calls; the shortest period wins. A call counts when its result is known: a tool_called without
-// result waits for its tool_returned (same `call`, else same tool of the session). Absent arguments or an absent result
-// equal nothing. A run carries its start and the spend since; it speaks when its severity rises, never twice.
-// Time is arrival time, so a false `ts` neither hides nor makes a loop. While the next equal call is in flight the run's
-// duration goes on; idle time after the last call does not count.
-// Cost: bench_events auditor/loop.  Why not a bare count: notes in DESIGN "Events" (good sessions hold >= 6 in a row).
+// also in cycles of up to 8 calls; the shortest period wins. A call counts when its result is known: a tool_called
+// without result waits for its tool_returned (same `call`, else same tool of the session). Absent arguments or an
+// absent result equal nothing. A run carries its start and the spend since; it speaks when its severity rises, never
+// twice. Time is arrival time, so a false `ts` neither hides nor makes a loop. While the next equal call is in flight
+// the run's duration goes on; idle time after the last call does not count.
+// Cost: bench_events events/loop.  Why not a bare count: notes in DESIGN "Events" (good sessions hold >= 6 in a row).
 
 #include <algorithm>
 #include <array>
@@ -67,7 +67,8 @@ struct Loop {
 class Loops final : public Auditor {
 public:
     explicit Loops(std::span<const double> v)
-        : min_repeats_(static_cast<std::uint64_t>(v[0])), max_period_(static_cast<std::size_t>(v[1])), loops_(kSessions) {}
+        : min_repeats_(static_cast<std::uint64_t>(v[0])), max_period_(static_cast<std::size_t>(v[1])),
+          loops_(kSessions) {}
 
     void on_event(const Event& event, Ledger& ledger, Emit& emit) override {
         const events::Sighting& seen = ledger.sighting();
@@ -151,7 +152,8 @@ private:
         add_turn(loop, events::hash_parts(1, event.tool, event.args_hash), event.args_hash, event, ledger);
     }
 
-    void add_turn(Loop& loop, std::uint64_t head, std::string_view args, const Event& event, const Ledger& ledger) noexcept {
+    void add_turn(Loop& loop, std::uint64_t head, std::string_view args, const Event& event,
+                  const Ledger& ledger) noexcept {
         const bool comparable = !args.empty() && !event.result_hash.empty();
         const std::uint64_t equality = comparable ? events::hash_text(event.result_hash, head) | 1U : 0;
         const events::Account& account = ledger.accounts()[loop.account];
@@ -266,7 +268,7 @@ std::unique_ptr<Auditor> make(std::span<const double> values) { return std::make
 
 extern const AuditorDescriptor loop_auditor;
 const AuditorDescriptor loop_auditor{
-    {"loop", "calls with equal tool, arguments and result, alone or in cycles of up to eight, with their time and spend",
+    {"loop", "calls with equal tool, arguments and result, alone or in cycles of up to 8, with their time and spend",
      "run lengths at lags 1 to 8 over call hashes", kOptions},
     make};
 

@@ -25,7 +25,7 @@ constexpr Option kC2Options[] = {
     {"duration_s", "s", 120, 0, 1e7, "or lasting at least so long"},
 };
 
-constexpr Option kW1Options[] = {{"share", "1", 0.8, 0.01, 1.0, "share of the cap that the upper bound of spend reaches"}};
+constexpr Option kW1Options[] = {{"share", "1", 0.8, 0.01, 1.0, "share of the cap that spend reaches at its bound"}};
 
 enum W3Option : std::size_t { kW3Calls, kW3Seconds, kW3Usd, kW3Share };
 constexpr Option kW3Options[] = {

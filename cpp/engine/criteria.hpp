@@ -1,5 +1,5 @@
-// The deterministic criteria of the event plane: what a fact justifies alone. Each is a row with its options; defaults are
-// the published ones, configuration may change them, `argus explain criteria` prints them.
+// The deterministic criteria of the event plane: what a fact justifies alone. Each is a row with its options; defaults
+// are the published ones, configuration may change them, `argus explain criteria` prints them.
 //   C1  metered + reserved spend reaches an absolute cap                                    critical
 //   C2  a long result-equal loop that also spends or lasts                                  critical
 //   W1  the upper bound of spend reaches a share of a cap                                   warning
@@ -30,8 +30,8 @@ class Criteria {
 public:
     Criteria();  // defaults
 
-    // Option values of one criterion, in descriptor order. Throws std::invalid_argument on an unknown name, a wrong count or
-    // a value out of bounds.
+    // Option values of one criterion, in descriptor order. Throws std::invalid_argument on an unknown name, a wrong
+    // count or a value out of bounds.
     void configure(std::string_view criterion, std::span<const double> values);
 
     // A criterion that is switched off justifies nothing. Throws std::invalid_argument on an unknown name.

@@ -43,9 +43,9 @@ void check_values(const Leaf& leaf, const std::vector<double>& values) {
     for (std::size_t i = 0; i < values.size(); ++i) {
         const Option& option = leaf.options[i];
         if (values[i] >= option.min && values[i] <= option.max) continue;
-        throw std::invalid_argument(where + "." + option.name + ": expected a number in [" + std::to_string(option.min) +
-                                    ", " + std::to_string(option.max) + "], found " + std::to_string(values[i]) +
-                                    "; not started");
+        throw std::invalid_argument(where + "." + option.name + ": expected a number in [" +
+                                    std::to_string(option.min) + ", " + std::to_string(option.max) + "], found " +
+                                    std::to_string(values[i]) + "; not started");
     }
 }
 
@@ -63,7 +63,8 @@ EventPlane::EventPlane(EventPlaneOptions options)
                {"agent.events.rejected.rate", "{event}/s", kNotANumber},
                {"agent.cost.rate", "USD/s", kNotANumber}}} {
     if (options_.auditors.empty()) {
-        options_.auditors = {{&auditors::causal_auditor, {}}, {&auditors::loop_auditor, {}}, {&auditors::budget_auditor, {}}};
+        options_.auditors = {
+            {&auditors::causal_auditor, {}}, {&auditors::loop_auditor, {}}, {&auditors::budget_auditor, {}}};
     }
     for (AuditorChoice& choice : options_.auditors) {
         if (choice.values.empty()) choice.values = defaults(choice.auditor->leaf);
@@ -81,9 +82,9 @@ EventPlane::~EventPlane() = default;
 
 std::uint32_t EventPlane::bind_session(std::string_view tenant, std::string_view session) {
     if (session.empty() || session.size() > 128 || tenant.size() > 64) {
-        throw std::invalid_argument("bind_session: expected a session of 1 to 128 bytes and a tenant of at most 64, found " +
-                                    std::to_string(session.size()) + " and " + std::to_string(tenant.size()) +
-                                    "; nothing bound");
+        throw std::invalid_argument("bind_session: expected a session of 1 to 128 bytes and a tenant of at most 64, "
+                                    "found " + std::to_string(session.size()) + " and " +
+                                    std::to_string(tenant.size()) + "; nothing bound");
     }
     if (owner(session) != nullptr) {
         throw std::invalid_argument("bind_session: session '" + std::string(session) +
@@ -102,7 +103,8 @@ void EventPlane::release(std::uint32_t credential) {
     bindings_.erase(at);
 }
 
-void EventPlane::set_cap(ScopeKind kind, std::string_view tenant, std::string_view id, std::int64_t cap_nusd, bool strict) {
+void EventPlane::set_cap(ScopeKind kind, std::string_view tenant, std::string_view id, std::int64_t cap_nusd,
+                         bool strict) {
     ledger_.set_cap(kind, tenant, id, cap_nusd, strict);
 }
 
@@ -231,8 +233,8 @@ std::vector<EventSourceStatus> EventPlane::sources() const {
     const auto& sources = ledger_.sources();
     for (std::uint32_t i = sources.newest(); i != kNone; i = sources.older(i)) {
         const events::Source& s = sources[i];
-        all.push_back({s.name.str(), s.credential, s.events, s.lost, s.late, s.retransmissions, s.reused_ids, s.rejected,
-                       s.lossless, s.last_ts, s.last_seen});
+        all.push_back({s.name.str(), s.credential, s.events, s.lost, s.late, s.retransmissions, s.reused_ids,
+                       s.rejected, s.lossless, s.last_ts, s.last_seen});
     }
     return all;
 }
@@ -253,7 +255,9 @@ EventPlaneTotals EventPlane::totals() const {
 std::vector<Quarantined> EventPlane::quarantine() const {
     std::vector<Quarantined> all;
     const std::uint64_t kept = std::min<std::uint64_t>(quarantined_, quarantine_.size());
-    for (std::uint64_t i = quarantined_ - kept; i < quarantined_; ++i) all.push_back(quarantine_[i % quarantine_.size()]);
+    for (std::uint64_t i = quarantined_ - kept; i < quarantined_; ++i) {
+        all.push_back(quarantine_[i % quarantine_.size()]);
+    }
     return all;
 }
 
@@ -294,7 +298,9 @@ void EventPlane::save(Writer& writer) const {
 }
 
 void EventPlane::load(Reader& reader) {
-    if (reader.pod<std::uint32_t>() != kMagic) throw CodecError("state: expected the event plane's part, found another");
+    if (reader.pod<std::uint32_t>() != kMagic) {
+        throw CodecError("state: expected the event plane's part, found another");
+    }
     now_ = reader.pod<Nanos>();
     totals_ = reader.pod<EventPlaneTotals>();
     next_credential_ = reader.pod<std::uint32_t>();

@@ -1,8 +1,8 @@
 // The event plane: frames of agent events in, judged anomalies out. It composes decoder, ledger, auditors and criteria,
 // decides who may speak for which session, and keeps the counts that say what was accepted, refused, lost or shed.
-// One thread. ingest() allocates nothing but the anomalies it appends, at most `max_anomalies` a call (the rest is counted).
+// One thread. ingest() allocates nothing but the anomalies it appends, `max_anomalies` a call (the rest is counted).
 // Time: `now` is wall clock at arrival; kEventTime takes each event's own ts instead, so that a replay meets the same
-// deadlines as the live run did. Cost: bench_events ingest/agentdojo.
+// deadlines as the live run did. Cost: bench_events events/ingest.
 #pragma once
 
 #include <array>

@@ -87,7 +87,7 @@ constexpr std::array<std::string_view, static_cast<std::size_t>(EventType::count
     "user_feedback", "policy_violation", "deployment", "lockdown_set", "lockdown_cleared", "kill_set", "kill_cleared",
     "heartbeat", "source_started", "source_stopped", "price_table_changed"};
 
-// Open-addressing table from a short name to its index, built at compile time: length, first and last bytes pick the slot.
+// Open-addressing table from a short name to its index, built at compile time: length and a few bytes pick the slot.
 constexpr std::uint8_t kNoEntry = 0xff;
 
 constexpr std::size_t name_slot(std::string_view name) noexcept {
@@ -296,7 +296,8 @@ private:
         const std::size_t start = reader_.offset();
         Value value;
         if (const Fault fault = reader_.next(value); fault != Fault::none) return to_reject(fault);
-        if (value.wire != Wire::array) return value.wire == Wire::extension ? Reject::extension_type : Reject::wrong_type;
+        if (value.wire == Wire::extension) return Reject::extension_type;
+        if (value.wire != Wire::array) return Reject::wrong_type;
         if (value.count > kMaxEntries) return Reject::over_limit;
         const std::uint32_t count = value.count;
         for (std::uint32_t i = 0; i < count; ++i) {
@@ -314,7 +315,8 @@ private:
         const std::size_t start = reader_.offset();
         Value value;
         if (const Fault fault = reader_.next(value); fault != Fault::none) return to_reject(fault);
-        if (value.wire != Wire::map) return value.wire == Wire::extension ? Reject::extension_type : Reject::wrong_type;
+        if (value.wire == Wire::extension) return Reject::extension_type;
+        if (value.wire != Wire::map) return Reject::wrong_type;
         if (value.count > kMaxEntries) return Reject::over_limit;
         const std::uint32_t count = value.count;
         std::array<std::string_view, kMaxEntries> keys;

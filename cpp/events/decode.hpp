@@ -1,7 +1,7 @@
 // Decoding of a bus frame into events: one msgpack map, or an array of at most 1,024 maps (schema v1). An event that
-// breaks a rule rejects itself with a reason; the rest of the batch lives as long as the framing holds, and where it does
-// not the remainder of the frame is one `malformed` reject. Events are views into the frame.
-// Cost: bench_events decode/agentdojo.  Errors: a Reject value, never an exception, never an allocation.
+// breaks a rule rejects itself with a reason; the rest of the batch lives as long as the framing holds, and where it
+// does not the remainder of the frame is one `malformed` reject. Events are views into the frame.
+// Cost: bench_events events/decode.  Errors: a Reject value, never an exception, never an allocation.
 #pragma once
 
 #include <array>

@@ -37,6 +37,16 @@ struct Contribution {
     return {call.logged, std::max<std::int64_t>(0, call.reserved - charged), call.estimated};
 }
 
+struct AccountName {
+    std::string_view owner, name;
+};
+
+// A tenant owns itself, the host has neither owner nor name.
+[[nodiscard]] AccountName account_name(ScopeKind kind, std::string_view tenant, std::string_view id) noexcept {
+    if (kind == ScopeKind::host) return {};
+    return {kind == ScopeKind::tenant ? id : tenant, id};
+}
+
 [[nodiscard]] constexpr std::size_t as_index(Actor actor) noexcept { return static_cast<std::size_t>(actor); }
 
 }  // namespace
@@ -66,7 +76,8 @@ Ledger::Ledger(LedgerOptions options)
     for (std::size_t i = 0; i < options_.prices.size(); ++i) {
         const Price& p = options_.prices[i];
         if (p.input_nusd < 0 || p.output_nusd < 0) {
-            throw std::invalid_argument("prices: expected nano-USD per token >= 0 for model '" + p.model + "'; not started");
+            throw std::invalid_argument("prices: expected nano-USD per token >= 0 for model '" + p.model +
+                                        "', found a negative price; not started");
         }
         price_index_.emplace_back(hash_text(p.model), i);
     }
@@ -382,11 +393,13 @@ void Ledger::pin(ScopeKind kind, std::string_view tenant, std::string_view id, b
 
 void Ledger::set_cap(ScopeKind kind, std::string_view tenant, std::string_view id, std::int64_t cap_nusd, bool strict) {
     if (kind == ScopeKind::task) {
-        throw std::invalid_argument("set_cap: expected a scope of host, tenant, agent or session, found 'task'; no cap set");
+        throw std::invalid_argument(
+            "set_cap: expected a scope of host, tenant, agent or session, found 'task'; no cap set");
     }
-    if (cap_nusd < 0) throw std::invalid_argument("set_cap: expected a cap >= 0 nano-USD, found a negative one; no cap set");
-    const std::string_view owner = kind == ScopeKind::tenant ? id : kind == ScopeKind::host ? std::string_view{} : tenant;
-    const std::string_view name = kind == ScopeKind::host ? std::string_view{} : id;
+    if (cap_nusd < 0) {
+        throw std::invalid_argument("set_cap: expected a cap >= 0 nano-USD, found a negative one; no cap set");
+    }
+    const auto [owner, name] = account_name(kind, tenant, id);
     const AccountRef ref = account_of(kind, owner, name, 0);
     if (ref.index == kNone) throw std::length_error("set_cap: every account is pinned; raise the table's size");
     Account& account = accounts_[ref.index];
@@ -397,10 +410,9 @@ void Ledger::set_cap(ScopeKind kind, std::string_view tenant, std::string_view i
 }
 
 Spend Ledger::spend(ScopeKind kind, std::string_view tenant, std::string_view id) const noexcept {
-    const std::string_view owner = kind == ScopeKind::tenant ? id : kind == ScopeKind::host ? std::string_view{} : tenant;
-    const std::string_view name = kind == ScopeKind::host ? std::string_view{} : id;
-    const std::uint32_t i = accounts_.find(scope_hash(kind, owner, name), [&](const Account& a) {
-        return a.kind == kind && a.id == name && a.tenant == owner;
+    const AccountName account = account_name(kind, tenant, id);
+    const std::uint32_t i = accounts_.find(scope_hash(kind, account.owner, account.name), [&](const Account& a) {
+        return a.kind == kind && a.id == account.name && a.tenant == account.owner;
     });
     if (i == kNone) return {};
     const Account& a = accounts_[i];

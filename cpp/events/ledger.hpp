@@ -1,10 +1,10 @@
 // What Argus knows of the agents at this moment: live sources, tasks, accounts (money) and calls, in bounded tables.
 // observe() books one event and says in a Sighting what was special about it; auditors read the tables through it.
-// Money is exact: integer nano-USD, saturating. Cost: bench_events ledger/agentdojo. Never allocates after construction.
+// Money is exact: integer nano-USD, saturating. Cost: bench_events events/ledger. No allocation after construction.
 //
-// Money, per account: `metered` is known spend, `reserved` is promised and not yet settled, `estimated` is an upper bound
-// where the cost is not known. One `call` id counts once: its charge is max(settled, sum logged), in whatever order they
-// come, and its reservation stands only for what is not charged yet.
+// Money, per account: `metered` is known spend, `reserved` is promised and not yet settled, `estimated` is an upper
+// bound where the cost is not known. One `call` id counts once: its charge is max(settled, sum logged), in whatever
+// order they come, and its reservation stands only for what is not charged yet.
 #pragma once
 
 #include <array>
@@ -38,7 +38,7 @@ struct LedgerOptions {
     Nanos reservation_timeout = 600 * kSecond;   // an unsettled reservation then becomes an estimated cost
     Nanos late_join = 600 * kSecond;             // a source first seen in mid-stream is not judged on what came before
     std::vector<Price> prices;
-    Price default_price{"", 15'000, 75'000};     // upper bound for models without a price: 15 and 75 USD a million tokens
+    Price default_price{"", 15'000, 75'000};     // upper bound where none is known: 15 and 75 USD a million tokens
     std::array<std::int64_t, 5> default_cap{};   // by ScopeKind, 0 = none
     bool default_strict = false;                 // of those caps
 };

@@ -1,6 +1,6 @@
 // A bounded reader of msgpack over the caller's bytes: no copy, no allocation, no recursion, no exception. Every length
 // is checked against the bytes that are left before it is used, so hostile input costs at most its own size.
-// Format: github.com/msgpack/msgpack/blob/master/spec.md. Extension types are stepped over here and refused by validate().
+// Format: github.com/msgpack/msgpack/blob/master/spec.md. Extensions are stepped over here and refused by validate().
 #pragma once
 
 #include <cstddef>

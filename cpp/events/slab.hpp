@@ -1,8 +1,8 @@
-// Bounded tables without allocation after construction. Memory is mapped once and touched only as it is used, so a table
-// sized for the worst case costs nothing until then.
+// Bounded tables without allocation after construction. Memory is mapped once and touched only as it is used, so a
+// table sized for the worst case costs nothing until then.
 //   MappedArray  a zeroed array of trivially copyable values
-//   Slab         entries found by a 64-bit hash plus an equality test, in intrusive lists ordered by last use; a full slab
-//                evicts the entry used longest ago, first from the higher-numbered (less precious) list, and counts it
+//   Slab         entries found by a 64-bit hash plus an equality test, in intrusive lists ordered by last use; a full
+//                slab evicts what was used longest ago, first from the higher-numbered (less precious) list
 #pragma once
 
 #include <sys/mman.h>
@@ -177,7 +177,9 @@ public:
         }
     }
     void load(Reader& reader) {
-        if (reader.pod<std::uint32_t>() != capacity_) throw CodecError("state: table sizes differ from this configuration");
+        if (reader.pod<std::uint32_t>() != capacity_) {
+            throw CodecError("state: table sizes differ from this configuration");
+        }
         reset();
         used_ = reader.pod<std::uint32_t>();
         evicted_ = reader.pod<std::uint64_t>();

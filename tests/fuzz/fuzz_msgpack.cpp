@@ -1,4 +1,4 @@
-// The msgpack reader on arbitrary bytes: no crash, no read past the end; what validate() accepts skip() steps over alike.
+// The msgpack reader on arbitrary bytes: no crash, no read past the end; skip() steps over what validate() accepts.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

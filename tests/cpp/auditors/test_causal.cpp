@@ -14,6 +14,10 @@ void known_source(Stream& s, std::string_view name = "s") {  // shows starts and
     s.task("task_completed", 0.5, task, name);
 }
 
+void act(Stream& s, double at, std::string_view task) {
+    s.send(s.event("tool_called", at).str("task", task).str("session", "session").str("tool", "x"));
+}
+
 }  // namespace
 
 TEST_CASE("causal: an orderly task says nothing") {
@@ -61,7 +65,7 @@ TEST_CASE("causal: a second end, and an action after the end, are said once a ta
     known_source(s);
     s.task("task_completed", 1, "warm-up");
     s.task("task_failed", 1.1, "warm-up");
-    for (int i = 0; i < 3; ++i) s.send(s.event("tool_called", 2).str("task", "warm-up").str("session", "session").str("tool", "late"));
+    for (int i = 0; i < 3; ++i) act(s, 2, "warm-up");
     CHECK(s.count("causal.duplicate_terminal") == 1);
     CHECK(s.count("causal.event_after_terminal") == 1);
     CHECK(s.said.size() == 2);
@@ -70,7 +74,9 @@ TEST_CASE("causal: a second end, and an action after the end, are said once a ta
 TEST_CASE("causal: late cost, evaluation and feedback are no actions, and a new start opens the task again") {
     Stream s;
     known_source(s);
-    const auto after = [&](const char* type) { return s.event(type, 1).str("task", "warm-up").str("session", "session"); };
+    const auto after = [&](const char* type) {
+        return s.event(type, 1).str("task", "warm-up").str("session", "session");
+    };
     s.send(after("token_cost_logged").num("cost_nusd", 1));
     s.send(after("eval_logged"));
     s.send(after("user_feedback"));
@@ -83,12 +89,11 @@ TEST_CASE("causal: late cost, evaluation and feedback are no actions, and a new 
 TEST_CASE("causal: an action that its ts places before the end, within the clock tolerance, was only late") {
     Stream s;
     known_source(s);
-    const auto late = [&](double at) { s.send(s.event("tool_called", at).str("task", "t").str("session", "session").str("tool", "x")); };
     s.task("task_started", 1, "t");
     s.task("task_completed", 10, "t");
-    late(8);
+    act(s, 8, "t");
     CHECK(s.said.empty());
-    late(10.001);
+    act(s, 10.001, "t");
     CHECK(s.count("causal.event_after_terminal") == 1);
 }
 

@@ -8,12 +8,17 @@ using namespace argus::test;
 
 namespace {
 
-EventMap call(Stream& s, double at, std::string_view tool, std::string_view args = "aa", std::string_view result = "bb") {
+EventMap call(Stream& s, double at, std::string_view tool, std::string_view args = "aa",
+              std::string_view result = "bb") {
     EventMap e = s.event("tool_called", at);
     e.str("session", "se").str("tool", tool);
     if (!args.empty()) e.str("args_hash", args);
     if (!result.empty()) e.str("result_hash", result);
     return e;
+}
+
+EventMap returned(Stream& s, double at) {
+    return s.event("tool_returned", at).str("session", "se").str("tool", "search").str("result_hash", "bb");
 }
 
 void spend(Stream& s, double at, std::int64_t nusd) {
@@ -133,14 +138,14 @@ TEST_CASE("loop: a call without result counts when its return brings one") {
     for (int i = 0; i < 4; ++i) {
         const std::string id = "call-" + std::to_string(i);
         s.send(call(s, i, "search", "aa", "").str("call", id));
-        s.send(s.event("tool_returned", i + 0.5).str("session", "se").str("tool", "search").str("call", id).str("result_hash", "bb"));
+        s.send(returned(s, i + 0.5).str("call", id));
     }
     REQUIRE(s.said.size() == 1);
     CHECK(s.said[0].value == 4);
     Stream by_tool;
     for (int i = 0; i < 4; ++i) {
         by_tool.send(call(by_tool, i, "search", "aa", ""));
-        by_tool.send(by_tool.event("tool_returned", i + 0.5).str("session", "se").str("tool", "search").str("result_hash", "bb"));
+        by_tool.send(returned(by_tool, i + 0.5));
     }
     CHECK(by_tool.said.size() == 1);
 }
@@ -149,7 +154,7 @@ TEST_CASE("loop: a return after a call that carried its result is not a second c
     Stream s;
     for (int i = 0; i < 3; ++i) {
         s.send(call(s, i, "search").str("call", "c"));
-        s.send(s.event("tool_returned", i + 0.5).str("session", "se").str("tool", "search").str("args_hash", "aa").str("result_hash", "bb"));
+        s.send(returned(s, i + 0.5).str("args_hash", "aa"));
     }
     CHECK(s.said.empty());
 }

@@ -92,8 +92,8 @@ TEST_CASE("plane: the same stream gives the same anomalies, whatever the batches
         EventPlane plane({});
         std::vector<Anomaly> said;
         for (std::size_t i = 0; i < events.size(); i += batch) {
-            const auto end = std::min(events.size(), i + batch);
-            const std::string frame = array({events.begin() + static_cast<std::ptrdiff_t>(i), events.begin() + static_cast<std::ptrdiff_t>(end)});
+            const std::span<const std::string> part(events.data() + i, std::min(batch, events.size() - i));
+            const std::string frame = array({part.begin(), part.end()});
             plane.ingest(bytes_of(frame), 0, true, engine::kEventTime, said);
         }
         plane.finish(kEpoch + 3000 * kSecond, said);
@@ -157,7 +157,9 @@ TEST_CASE("plane: the quarantine keeps the newest, cut to their head") {
     engine::EventPlaneOptions options;
     options.quarantine = 4;
     Stream s(options);
-    for (int i = 0; i < 10; ++i) s.send(s.event("heartbeat", 1, "s" + std::to_string(i)).str("extra", std::string(1000, 'x')).drop("ts"));
+    for (int i = 0; i < 10; ++i) {
+        s.send(s.event("heartbeat", 1, "s" + std::to_string(i)).str("extra", std::string(1000, 'x')).drop("ts"));
+    }
     const auto kept = s.plane.quarantine();
     REQUIRE(kept.size() == 4);
     CHECK(kept[3].source == "s9");
@@ -198,6 +200,8 @@ TEST_CASE("plane: rates are per second since the last look, unknown at the first
 TEST_CASE("plane: option values out of bounds are refused with their name") {
     engine::EventPlaneOptions options;
     options.criteria.push_back({"W5", {0, 600}});
-    CHECK_THROWS_WITH_AS(EventPlane{options}, "criteria.W5.lossy_faults: expected a number in [1.000000, 16.000000], found 0.000000; not started",
+    CHECK_THROWS_WITH_AS(EventPlane{options},
+                         "criteria.W5.lossy_faults: expected a number in [1.000000, 16.000000], found 0.000000; "
+                         "not started",
                          std::invalid_argument);
 }

@@ -11,7 +11,9 @@
 
 namespace argus::test {
 
-inline std::span<const std::byte> bytes_of(const std::string& s) { return std::as_bytes(std::span(s.data(), s.size())); }
+inline std::span<const std::byte> bytes_of(const std::string& s) {
+    return std::as_bytes(std::span(s.data(), s.size()));
+}
 
 inline std::string be(std::uint64_t value, int size) {
     std::string out;

@@ -22,7 +22,9 @@ public:
         e.str("source", source).num("ts", kEpoch + static_cast<std::int64_t>(at * 1e9)).num("seq", ++seq_[name]);
         return e;
     }
-    engine::IngestReport send(const EventMap& e, std::uint32_t credential = 0) { return send_bytes(e.pack(), credential); }
+    engine::IngestReport send(const EventMap& e, std::uint32_t credential = 0) {
+        return send_bytes(e.pack(), credential);
+    }
     engine::IngestReport send_bytes(const std::string& frame, std::uint32_t credential = 0) {
         const auto report = plane.ingest(bytes_of(frame), credential, true, engine::kEventTime, said);
         accepted += report.accepted;
@@ -37,7 +39,8 @@ public:
 
     [[nodiscard]] std::vector<Anomaly> of(std::string_view series) const {
         std::vector<Anomaly> out;
-        std::copy_if(said.begin(), said.end(), std::back_inserter(out), [&](const Anomaly& a) { return a.series == series; });
+        const auto same = [&](const Anomaly& a) { return a.series == series; };
+        std::copy_if(said.begin(), said.end(), std::back_inserter(out), same);
         return out;
     }
     [[nodiscard]] std::size_t count(std::string_view series) const { return of(series).size(); }

@@ -66,7 +66,9 @@ TEST_CASE("decode: every type name is known, and no other") {
 }
 
 TEST_CASE("decode: a missing required key rejects") {
-    for (const char* key : {"v", "id", "type", "ts", "source"}) CHECK(verdict(EventMap().drop(key)) == Reject::missing_key);
+    for (const char* key : {"v", "id", "type", "ts", "source"}) {
+        CHECK(verdict(EventMap().drop(key)) == Reject::missing_key);
+    }
     CHECK(verdict(EventMap().drop("seq")) == Reject::none);
     CHECK(verdict(EventMap().drop("seq"), true) == Reject::missing_key);
     CHECK(verdict(EventMap().str("id", "")) == Reject::missing_key);
@@ -126,7 +128,8 @@ TEST_CASE("decode: content rules reject with their own reason") {
     CHECK(verdict(EventMap().num("v", 2)) == Reject::unsupported_version);
     CHECK(verdict(EventMap().num("v", 2).set("ok", integer(1))) == Reject::unsupported_version);
     CHECK(verdict(EventMap().set("score", real(std::numeric_limits<double>::quiet_NaN()))) == Reject::non_finite);
-    CHECK(verdict(EventMap().set("attrs", map({{"a", real(std::numeric_limits<double>::infinity())}}))) == Reject::non_finite);
+    const std::string endless = real(std::numeric_limits<double>::infinity());
+    CHECK(verdict(EventMap().set("attrs", map({{"a", endless}}))) == Reject::non_finite);
     CHECK(verdict(EventMap().str("task", "\xc3(")) == Reject::bad_utf8);
     CHECK(verdict(EventMap().str("\xff", "x")) == Reject::bad_utf8);
     CHECK(verdict(EventMap().repeat("id", text("again"))) == Reject::duplicate_key);
@@ -140,8 +143,9 @@ TEST_CASE("decode: content rules reject with their own reason") {
 
 TEST_CASE("decode: a bad event rejects itself and the batch lives") {
     const std::string deep = EventMap("heartbeat", "deep").set("x", std::string(3000, '\x91') + "\x01").pack();
-    const std::string frame = array({EventMap("heartbeat", "a").pack(), deep, EventMap("heartbeat", "b").drop("ts").pack(),
-                                     integer(3), EventMap("heartbeat", "c").pack()});
+    const std::string timeless = EventMap("heartbeat", "b").drop("ts").pack();
+    const std::string frame = array({EventMap("heartbeat", "a").pack(), deep, timeless, integer(3),
+                                     EventMap("heartbeat", "c").pack()});
     const auto all = decode(frame);
     REQUIRE(all.size() == 5);
     CHECK(all[0].event.id == "a");
@@ -181,7 +185,8 @@ TEST_CASE("decode: frames beyond their limits are refused whole") {
 }
 
 TEST_CASE("decode: no prefix and no flipped byte of a batch breaks the decoder") {
-    const std::string frame = array({EventMap("tool_called", "a").str("tool", "t").set("attrs", map({{"k", real(1)}})).pack(),
+    const EventMap call = EventMap("tool_called", "a").str("tool", "t").set("attrs", map({{"k", real(1)}}));
+    const std::string frame = array({call.pack(),
                                      EventMap("task_started", "b").str("task", "t").pack()});
     for (std::size_t size = 0; size < frame.size(); ++size) CHECK(decode(frame.substr(0, size)).size() <= 2);
     for (std::size_t i = 0; i < frame.size(); ++i) {

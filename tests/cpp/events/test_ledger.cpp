@@ -119,12 +119,12 @@ TEST_CASE("ledger: one call counts once, in whatever order it is settled and log
     const Event reserve = money(EventType::budget_reserved, "1", "c", 100);
     const Event settle = money(EventType::budget_settled, "2", "c", 70);
     const Event log = money(EventType::token_cost_logged, "3", "c", 70);
-    for (const auto& order : {std::array{reserve, settle, log}, std::array{reserve, log, settle}, std::array{log, settle, reserve},
-                              std::array{settle, reserve, log}}) {
+    for (const auto& order : {std::array{reserve, settle, log}, std::array{reserve, log, settle},
+                              std::array{log, settle, reserve}, std::array{settle, reserve, log}}) {
         Ledger ledger(small());
         for (const Event& e : order) CHECK(ledger.observe(e, 0, 1).money);
-        for (const auto& [kind, id] : {std::pair{ScopeKind::session, "se"}, {ScopeKind::agent, "a"}, {ScopeKind::tenant, "t"},
-                                       {ScopeKind::host, ""}}) {
+        for (const auto& [kind, id] : {std::pair{ScopeKind::session, "se"}, {ScopeKind::agent, "a"},
+                                       {ScopeKind::tenant, "t"}, {ScopeKind::host, ""}}) {
             const Spend spend = ledger.spend(kind, "t", id);
             CHECK(spend.metered == 70);
             CHECK(spend.reserved == 0);
@@ -174,7 +174,9 @@ TEST_CASE("ledger: a reservation nobody settles becomes an estimate, also when i
     CHECK(ledger.spend(ScopeKind::session, "t", "se").reserved == 0);
     CHECK(ledger.spend(ScopeKind::session, "t", "se").upper == 100);
     static const char* names[] = {"c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8"};
-    for (const char* call : names) (void)ledger.observe(money(EventType::budget_reserved, call, call, 10), 0, 700 * kSecond);
+    for (const char* call : names) {
+        (void)ledger.observe(money(EventType::budget_reserved, call, call, 10), 0, 700 * kSecond);
+    }
     CHECK(ledger.calls().evicted() == 1);
     CHECK(ledger.spend(ScopeKind::session, "t", "se").reserved == 80);
     CHECK(ledger.spend(ScopeKind::session, "t", "se").upper == 190);

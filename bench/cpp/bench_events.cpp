@@ -1,0 +1,160 @@
+// The event plane on one core, in batches of 256 events of about 200 bytes: decoding alone, the ledger on top, each
+// auditor on top of both, and all of it. Before timing counts, every event must be accepted and nothing may be said.
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/event_plane.hpp"
+#include "report.hpp"
+
+namespace argus::auditors {
+extern const AuditorDescriptor causal_auditor;
+extern const AuditorDescriptor loop_auditor;
+extern const AuditorDescriptor budget_auditor;
+}  // namespace argus::auditors
+
+namespace {
+
+using namespace argus;
+using bench::best_of;
+using bench::report;
+
+constexpr std::size_t kBatch = 256;
+constexpr int kSessions = 8000;
+constexpr int kTurns = 5;
+constexpr double kBar = 200'000;
+
+void put_text(std::string& out, std::string_view text) {
+    out.push_back('\xd9');
+    out.push_back(static_cast<char>(text.size()));
+    out.append(text);
+}
+
+void put_number(std::string& out, std::int64_t value) {
+    out.push_back('\xd3');
+    for (int shift = 56; shift >= 0; shift -= 8) out.push_back(static_cast<char>(value >> shift & 0xff));
+}
+
+class Maker {
+public:
+    // One event: the keys of a recorded agent session, texts left out.
+    void add(std::string_view type, const std::string& task, int salt) {
+        if (count_ % kBatch == 0) frames.emplace_back("\xdc\x01", 2).push_back('\0');
+        ++count_;
+        std::string& out = frames.back();
+        const bool tool = type == "tool_called";
+        out.push_back(static_cast<char>(0x80 + (tool ? 13 : 10)));
+        put_text(out, "v");
+        out.push_back(1);
+        const std::pair<std::string_view, std::string> texts[] = {
+            {"id", "event-" + std::to_string(count_)}, {"type", std::string(type)}, {"source", "bench"},
+            {"session", task}, {"task", task}, {"agent", "banking"}, {"model", "a-model-of-2024"}};
+        for (const auto& [key, value] : texts) {
+            put_text(out, key);
+            put_text(out, value);
+        }
+        put_text(out, "ts");
+        put_number(out, 1'700'000'000'000'000'000 + count_ * 1'000'000);
+        put_text(out, "seq");
+        put_number(out, count_);
+        if (!tool) return;
+        put_text(out, "tool");
+        put_text(out, "get_most_recent_transactions");
+        put_text(out, "args_hash");
+        put_text(out, "18017451e31ac61c" + std::to_string(salt));
+        put_text(out, "result_hash");
+        put_text(out, "faae4e37a8cf1704");
+    }
+    // Whole batches only: the head of a frame states 256 events.
+    void trim() {
+        if (count_ % kBatch != 0) frames.pop_back();
+    }
+    std::vector<std::string> frames;
+
+private:
+    std::int64_t count_ = 0;
+};
+
+std::vector<std::string> make_frames() {
+    Maker maker;
+    for (int s = 0; s < kSessions; ++s) {
+        const std::string number = std::to_string(s);
+        const std::string task = "a-model-of-2024/banking/user_task_" + number + "/none#" + number;
+        maker.add("task_started", task, 0);
+        for (int turn = 0; turn < kTurns; ++turn) {
+            maker.add("model_called", task, turn);
+            maker.add("tool_called", task, turn);
+        }
+        maker.add("task_completed", task, 0);
+    }
+    maker.trim();
+    return std::move(maker.frames);
+}
+
+std::span<const std::byte> as_bytes(const std::string& frame) {
+    return std::as_bytes(std::span(frame.data(), frame.size()));
+}
+
+std::size_t decode_all(const std::vector<std::string>& frames) {
+    std::size_t accepted = 0;
+    events::Decoded decoded;
+    for (const std::string& frame : frames) {
+        events::FrameDecoder decoder(as_bytes(frame), true);
+        while (decoder.next(decoded)) accepted += decoded.reject == events::Reject::none ? 1U : 0U;
+    }
+    return accepted;
+}
+
+std::size_t book_all(const std::vector<std::string>& frames) {
+    events::Ledger ledger{events::LedgerOptions{}};
+    std::size_t fresh = 0;
+    events::Decoded decoded;
+    for (const std::string& frame : frames) {
+        events::FrameDecoder decoder(as_bytes(frame), true);
+        while (decoder.next(decoded)) {
+            fresh += ledger.observe(decoded.event, 0, decoded.event.ts).id == events::IdStatus::fresh ? 1U : 0U;
+        }
+    }
+    return fresh;
+}
+
+// Events accepted, 0 when anything was said.
+std::size_t ingest_all(const std::vector<std::string>& frames, std::vector<engine::AuditorChoice> auditors) {
+    engine::EventPlaneOptions options;
+    options.auditors = std::move(auditors);
+    options.ledger.default_cap.fill(1'000'000'000'000);
+    engine::EventPlane plane(std::move(options));
+    std::vector<Anomaly> said;
+    std::size_t accepted = 0;
+    for (const std::string& frame : frames) {
+        accepted += plane.ingest(as_bytes(frame), 0, true, engine::kEventTime, said).accepted;
+    }
+    return said.empty() ? accepted : 0;
+}
+
+}  // namespace
+
+int main() {
+    const std::vector<std::string> frames = make_frames();
+    const std::size_t total = frames.size() * kBatch;
+    bool pass = true;
+    const auto figure = [&](const char* name, auto&& work) {
+        if (work() != total) {
+            std::fprintf(stderr, "bench_events: %s: events were refused or spoken of; nothing timed\n", name);
+            pass = false;
+            return;
+        }
+        const double rate = static_cast<double>(total) / best_of(3, [&] { (void)work(); });
+        pass = report(name, rate, "{event}/s", "bar", rate / kBar, kBar, rate >= kBar) && pass;
+    };
+    figure("events/decode", [&] { return decode_all(frames); });
+    figure("events/ledger", [&] { return book_all(frames); });
+    figure("events/causal", [&] { return ingest_all(frames, {{&auditors::causal_auditor, {}}}); });
+    figure("events/loop", [&] { return ingest_all(frames, {{&auditors::loop_auditor, {}}}); });
+    figure("events/budget", [&] { return ingest_all(frames, {{&auditors::budget_auditor, {}}}); });
+    figure("events/ingest", [&] { return ingest_all(frames, {}); });
+    return pass ? 0 : 1;
+}
