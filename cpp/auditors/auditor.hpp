@@ -1,6 +1,6 @@
 // The contract of an auditor: it reads each event once, right after the ledger booked it (ledger.sighting() says what
 // was special about it), and deadlines on the tick. It states Facts to be judged by the criteria above it, and speaks
-// only when it has something new to say; the views of an Event die with the call. Nothing here allocates but an Anomaly.
+// only when it has something new to say; the views of an Event die with the call. Only an Anomaly allocates.
 // A leaf is one `.cpp` with one AuditorDescriptor; option values travel in the order of its descriptor.
 #pragma once
 

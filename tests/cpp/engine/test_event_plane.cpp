@@ -158,7 +158,8 @@ TEST_CASE("plane: the quarantine keeps the newest, cut to their head") {
     options.quarantine = 4;
     Stream s(options);
     for (int i = 0; i < 10; ++i) {
-        s.send(s.event("heartbeat", 1, "s" + std::to_string(i)).str("extra", std::string(1000, 'x')).drop("ts"));
+        const std::string source = std::string("s").append(std::to_string(i));
+        s.send(s.event("heartbeat", 1, source).str("extra", std::string(1000, 'x')).drop("ts"));
     }
     const auto kept = s.plane.quarantine();
     REQUIRE(kept.size() == 4);
