@@ -309,7 +309,7 @@ class Journal:
                 ) from error
             raise RefusedError(
                 f"{self.path}: expected to be the only writer, found another one (pid {holder}); journal not opened. "
-                f"Stop that process, or use another --home."
+                f"Stop that process, or use another home (ARGUS_HOME)."
             ) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
@@ -514,7 +514,7 @@ def read(
     """
     file = Path(path)
     if not file.is_file():
-        raise UnreachableError(f"{file}: expected a journal, found no file; nothing read. Is --home right?")
+        raise UnreachableError(f"{file}: expected a journal, found no file; nothing read. Is ARGUS_HOME right?")
     try:
         db = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
         with contextlib.closing(db):

@@ -83,7 +83,7 @@ def verify(
     keys = load_publics(public_key)
     if not file.is_file() or not os.access(file, os.R_OK):
         raise UnreachableError(
-            f"{file}: expected a journal, found no readable file; nothing verified. Is --home right?"
+            f"{file}: expected a journal, found no readable file; nothing verified. Is ARGUS_HOME right?"
         )
     for _ in range(3):
         live = _has_writer(file)

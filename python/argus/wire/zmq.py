@@ -128,7 +128,7 @@ def private_directory(folder: Path, where: str) -> None:
         raise RefusedError(
             f"{where}: expected {folder} to be owned by uid {os.geteuid()} and writable by nobody else, found uid "
             f"{about.st_uid}, mode {stat.S_IMODE(about.st_mode):04o}; not opened. chmod 700 it, or choose "
-            "another --home."
+            "another home (ARGUS_HOME)."
         )
 
 
@@ -174,14 +174,13 @@ def _bind_ipc(socket: zmq.Socket[bytes], path: Path, where: str) -> None:
     if len(os.fsencode(path)) > _IPC_PATH_BYTES_MAX:
         raise UsageError(
             f"{where}: expected a socket path of at most {_IPC_PATH_BYTES_MAX} bytes, found {len(os.fsencode(path))}: "
-            f"{str(path)!r}; not opened. Use a shorter --home."
+            f"{str(path)!r}; not opened. Use a shorter home (ARGUS_HOME)."
         )
     # libzmq unlinks what is there before it binds: a living socket would lose its name without a word.
     if _answers(path):
         raise RefusedError(
             f"{where}: expected to bind ipc://{path}, found another process listening there; not opened. Is a "
-            "collector "
-            f"running on this --home? See `argus status`, or: ss -lxp | grep {path.name}"
+            f"collector running on this home (ARGUS_HOME)? See `argus status`, or: ss -lxp | grep {path.name}"
         )
     if path.exists() and not path.is_socket():
         raise RefusedError(f"{where}: expected {path} to be a socket or absent, found another file; not opened.")
@@ -1088,8 +1087,7 @@ class CommandClient:
         if not self.path.is_socket():
             raise UnreachableError(
                 f"{self.path}: expected a running collector, found no socket; nothing asked. Start "
-                "`argus-collect`, or name "
-                f"its --home."
+                "`argus-collect`, or name its home with ARGUS_HOME."
             )
         short = _ShortPath(self.path)
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
