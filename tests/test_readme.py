@@ -44,5 +44,13 @@ def test_snippet_runs(language: str, body: str, tmp_path: Path):
 def test_the_drill_capture_is_one():
     capture = re.search(r"<!-- drill -->\n```text\n(.*?)```", TEXT, re.DOTALL)
     assert capture is not None
-    for step in ("detected", "flag visible", "durable", "every pid gone", "P0 issue", "journal verified", "drill passed"):
+    for step in (
+        "detected",
+        "flag visible",
+        "durable",
+        "every pid gone",
+        "P0 issue",
+        "journal verified",
+        "drill passed",
+    ):
         assert step in capture[1]

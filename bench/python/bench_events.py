@@ -89,7 +89,10 @@ def flag_latency() -> tuple[float, float, int]:
         )
         with (folder / "collect.log").open("w") as log:
             collector = subprocess.Popen(
-                [sys.executable, "-m", "argus.cli.collect", "--config", "argus.toml"], cwd=folder, stdout=log, stderr=log
+                [sys.executable, "-m", "argus.cli.collect", "--config", "argus.toml"],
+                cwd=folder,
+                stdout=log,
+                stderr=log,
             )
             try:
                 _drive(folder)

@@ -1,90 +1,134 @@
 """
 The C++ core of Argus. Private: use the argus package.
 """
+
 from __future__ import annotations
+
 import collections.abc
-import numpy
-import numpy.typing
 import os
 import typing
-__all__: list[str] = ['Bank', 'EVENT_TIME', 'Engine', 'EpochWord', 'EpochWordError', 'EventPlane', 'HOST_KILL', 'HOST_LOCKDOWN', 'Host', 'NARROWER', 'PROCESS_COLUMNS', 'Processes', 'REJECT_REASONS', 'catalog', 'decode_events', 'instruction_set']
+
+import numpy
+import numpy.typing
+
+__all__: list[str] = [
+    "EVENT_TIME",
+    "HOST_KILL",
+    "HOST_LOCKDOWN",
+    "NARROWER",
+    "PROCESS_COLUMNS",
+    "REJECT_REASONS",
+    "Bank",
+    "Engine",
+    "EpochWord",
+    "EpochWordError",
+    "EventPlane",
+    "Host",
+    "Processes",
+    "catalog",
+    "decode_events",
+    "instruction_set",
+]
+
 class Host:
-    def __init__(self, proc: str, sys: str, cgroup: str) -> None:
-        ...
-    def missing(self) -> list[str]:
-        ...
-    def read(self) -> tuple[typing.Any, ...]:
-        ...
+    def __init__(self, proc: str, sys: str, cgroup: str) -> None: ...
+    def missing(self) -> list[str]: ...
+    def read(self) -> tuple[typing.Any, ...]: ...
+
 class Processes:
-    def __init__(self, proc: str) -> None:
-        ...
-    def counts(self) -> dict[str, typing.Any]:
-        ...
-    def read(self) -> typing.Any:
-        ...
+    def __init__(self, proc: str) -> None: ...
+    def counts(self) -> dict[str, typing.Any]: ...
+    def read(self) -> typing.Any: ...
+
 class Bank:
     """
     All detectors over the series of one scope.
     """
-    def __init__(self, series: typing.SupportsInt | typing.SupportsIndex, *, false_alarms_per_day: typing.SupportsFloat | typing.SupportsIndex = 1.0, entity: bool = True) -> None:
-        ...
+    def __init__(
+        self,
+        series: typing.SupportsInt | typing.SupportsIndex,
+        *,
+        false_alarms_per_day: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+        entity: bool = True,
+    ) -> None: ...
     @typing.overload
-    def run(self, values: numpy.typing.NDArray[numpy.float32], times_ns: numpy.typing.NDArray[numpy.int64], *, bits: numpy.typing.NDArray[numpy.float32] | None = None, alarm_bits: numpy.typing.NDArray[numpy.float32] | None = None, expected: numpy.typing.NDArray[numpy.float64] | None = None, lower: numpy.typing.NDArray[numpy.float64] | None = None, upper: numpy.typing.NDArray[numpy.float64] | None = None, entity_bits: numpy.typing.NDArray[numpy.float32] | None = None, parts: list[numpy.typing.NDArray[numpy.float32]] = []) -> list[typing.Any]:
-        ...
+    def run(
+        self,
+        values: numpy.typing.NDArray[numpy.float32],
+        times_ns: numpy.typing.NDArray[numpy.int64],
+        *,
+        bits: numpy.typing.NDArray[numpy.float32] | None = None,
+        alarm_bits: numpy.typing.NDArray[numpy.float32] | None = None,
+        expected: numpy.typing.NDArray[numpy.float64] | None = None,
+        lower: numpy.typing.NDArray[numpy.float64] | None = None,
+        upper: numpy.typing.NDArray[numpy.float64] | None = None,
+        entity_bits: numpy.typing.NDArray[numpy.float32] | None = None,
+        parts: list[numpy.typing.NDArray[numpy.float32]] = [],
+    ) -> list[typing.Any]: ...
     @typing.overload
-    def run(self, values: numpy.typing.NDArray[numpy.float64], times_ns: numpy.typing.NDArray[numpy.int64], *, bits: numpy.typing.NDArray[numpy.float32] | None = None, alarm_bits: numpy.typing.NDArray[numpy.float32] | None = None, expected: numpy.typing.NDArray[numpy.float64] | None = None, lower: numpy.typing.NDArray[numpy.float64] | None = None, upper: numpy.typing.NDArray[numpy.float64] | None = None, entity_bits: numpy.typing.NDArray[numpy.float32] | None = None, parts: list[numpy.typing.NDArray[numpy.float32]] = []) -> list[typing.Any]:
-        ...
+    def run(
+        self,
+        values: numpy.typing.NDArray[numpy.float64],
+        times_ns: numpy.typing.NDArray[numpy.int64],
+        *,
+        bits: numpy.typing.NDArray[numpy.float32] | None = None,
+        alarm_bits: numpy.typing.NDArray[numpy.float32] | None = None,
+        expected: numpy.typing.NDArray[numpy.float64] | None = None,
+        lower: numpy.typing.NDArray[numpy.float64] | None = None,
+        upper: numpy.typing.NDArray[numpy.float64] | None = None,
+        entity_bits: numpy.typing.NDArray[numpy.float32] | None = None,
+        parts: list[numpy.typing.NDArray[numpy.float32]] = [],
+    ) -> list[typing.Any]: ...
     @property
-    def channels(self) -> list[str]:
-        ...
+    def channels(self) -> list[str]: ...
     @property
-    def infinities(self) -> int:
-        ...
+    def infinities(self) -> int: ...
     @property
-    def threshold_bits(self) -> float:
-        ...
+    def threshold_bits(self) -> float: ...
+
 class EventPlane:
     """
     Frames of agent events in, judged anomalies out.
     """
-    def __init__(self, prices: dict[str, typing.Any] = {}, default_caps: dict[str, typing.Any] = {}, criteria: dict[str, typing.Any] = {}) -> None:
-        ...
-    def bind_session(self, arg0: str, arg1: str) -> int:
-        ...
-    def finish(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> list[typing.Any]:
-        ...
-    def ingest(self, frame: bytes, credential: typing.SupportsInt | typing.SupportsIndex = 0, require_seq: bool = False, now: typing.SupportsInt | typing.SupportsIndex | None = None) -> dict[str, typing.Any]:
+    def __init__(
+        self,
+        prices: dict[str, typing.Any] = {},
+        default_caps: dict[str, typing.Any] = {},
+        criteria: dict[str, typing.Any] = {},
+    ) -> None: ...
+    def bind_session(self, arg0: str, arg1: str) -> int: ...
+    def finish(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> list[typing.Any]: ...
+    def ingest(
+        self,
+        frame: bytes,
+        credential: typing.SupportsInt | typing.SupportsIndex = 0,
+        require_seq: bool = False,
+        now: typing.SupportsInt | typing.SupportsIndex | None = None,
+    ) -> dict[str, typing.Any]:
         """
         One frame; `now` in wall-clock ns, None = event time.
         """
-    def load(self, arg0: bytes) -> None:
-        ...
-    def quarantine(self) -> list[typing.Any]:
-        ...
-    def release(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
-        ...
-    def save(self) -> bytes:
-        ...
-    def series(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> dict[str, typing.Any]:
-        ...
-    def set_cap(self, kind: str, tenant: str, id: str, cap_nusd: typing.SupportsInt | typing.SupportsIndex, strict: bool = False) -> None:
-        ...
-    def sources(self) -> list[typing.Any]:
-        ...
-    def spend(self, arg0: str, arg1: str, arg2: str) -> dict[str, typing.Any]:
-        ...
-    def tick(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> list[typing.Any]:
-        ...
-    def totals(self) -> dict[str, typing.Any]:
-        ...
+    def load(self, arg0: bytes) -> None: ...
+    def quarantine(self) -> list[typing.Any]: ...
+    def release(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def save(self) -> bytes: ...
+    def series(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> dict[str, typing.Any]: ...
+    def set_cap(
+        self, kind: str, tenant: str, id: str, cap_nusd: typing.SupportsInt | typing.SupportsIndex, strict: bool = False
+    ) -> None: ...
+    def sources(self) -> list[typing.Any]: ...
+    def spend(self, arg0: str, arg1: str, arg2: str) -> dict[str, typing.Any]: ...
+    def tick(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> list[typing.Any]: ...
+    def totals(self) -> dict[str, typing.Any]: ...
+
 class EpochWordError(OSError):
     pass
+
 class EpochWord:
     """
     The 64 mapped bytes of control/epoch: state bits, epoch, heartbeat.
     """
-    def __init__(self, path: os.PathLike[str] | str | bytes, create: bool = True) -> None:
-        ...
+    def __init__(self, path: os.PathLike[str] | str | bytes, create: bool = True) -> None: ...
     def bump(self) -> int:
         """
         Start a new epoch with the same bits; returns it.
@@ -105,66 +149,110 @@ class EpochWord:
         """
         Make these bits the whole state and start a new epoch; returns it.
         """
-    def replace_bits_if(self, bits: typing.SupportsInt | typing.SupportsIndex, expected_epoch: typing.SupportsInt | typing.SupportsIndex) -> int | None:
+    def replace_bits_if(
+        self, bits: typing.SupportsInt | typing.SupportsIndex, expected_epoch: typing.SupportsInt | typing.SupportsIndex
+    ) -> int | None:
         """
         The same, only while the epoch still is `expected_epoch`; returns the new epoch, or None.
         """
+
 class Engine:
-    def __init__(self, *, proc: str, sys: str, cgroup: str, host_plane: bool, sources: collections.abc.Sequence[tuple[str, bool, typing.SupportsInt | typing.SupportsIndex]], processes: tuple[bool, typing.SupportsInt | typing.SupportsIndex], detectors: collections.abc.Sequence[tuple[str, bool, collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]]], auditors: collections.abc.Sequence[tuple[str, bool, collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]]], criteria: collections.abc.Sequence[tuple[str, bool, collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]]], caps_nusd: collections.abc.Mapping[str, typing.SupportsInt | typing.SupportsIndex], caps_strict: bool, prices: collections.abc.Mapping[str, tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], false_alarms_per_day: typing.SupportsFloat | typing.SupportsIndex, history_rows: typing.SupportsInt | typing.SupportsIndex, guard_every_session: bool) -> None:
-        ...
-    def attach_control(self, arg0: str) -> None:
-        ...
-    def bind_session(self, arg0: str, arg1: str) -> int:
-        ...
-    def finish(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> list[typing.Any]:
-        ...
-    def history(self, arg0: str) -> typing.Any:
-        ...
-    def ingest(self, arg0: bytes, arg1: typing.SupportsInt | typing.SupportsIndex, arg2: bool, arg3: typing.SupportsInt | typing.SupportsIndex) -> tuple[int, dict[str, typing.Any], list[typing.Any]]:
-        ...
-    def latest(self) -> dict[str, typing.Any]:
-        ...
-    def processes(self) -> dict[str, typing.Any]:
-        ...
-    def quarantine(self) -> list[typing.Any]:
-        ...
-    def release_session(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
-        ...
-    def release_stop(self, arg0: str, arg1: str, arg2: str) -> None:
-        ...
-    def restore(self, arg0: bytes) -> None:
-        ...
-    def set_cap(self, arg0: str, arg1: str, arg2: str, arg3: typing.SupportsInt | typing.SupportsIndex, arg4: bool) -> None:
-        ...
-    def set_enforce(self, arg0: bool) -> None:
-        ...
-    def set_guarded(self, arg0: collections.abc.Sequence[tuple[str, str]]) -> None:
-        ...
-    def snapshot(self) -> bytes:
-        ...
-    def spend(self, arg0: str, arg1: str, arg2: str) -> dict[str, typing.Any]:
-        ...
-    def start(self) -> None:
-        ...
-    def statistics(self) -> dict[str, typing.Any]:
-        ...
-    def step(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> list[typing.Any]:
-        ...
-    def stop(self) -> None:
-        ...
-    def take_decisions(self) -> list[typing.Any]:
-        ...
-def catalog() -> dict[str, typing.Any]:
-    ...
+    def __init__(
+        self,
+        *,
+        proc: str,
+        sys: str,
+        cgroup: str,
+        host_plane: bool,
+        sources: collections.abc.Sequence[tuple[str, bool, typing.SupportsInt | typing.SupportsIndex]],
+        processes: tuple[bool, typing.SupportsInt | typing.SupportsIndex],
+        detectors: collections.abc.Sequence[
+            tuple[str, bool, collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]]
+        ],
+        auditors: collections.abc.Sequence[
+            tuple[str, bool, collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]]
+        ],
+        criteria: collections.abc.Sequence[
+            tuple[str, bool, collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]]
+        ],
+        caps_nusd: collections.abc.Mapping[str, typing.SupportsInt | typing.SupportsIndex],
+        caps_strict: bool,
+        prices: collections.abc.Mapping[
+            str, tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
+        ],
+        false_alarms_per_day: typing.SupportsFloat | typing.SupportsIndex,
+        history_rows: typing.SupportsInt | typing.SupportsIndex,
+        guard_every_session: bool,
+    ) -> None: ...
+    def attach_control(self, arg0: str) -> None: ...
+    def bind_session(self, arg0: str, arg1: str) -> int: ...
+    def finish(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> list[typing.Any]: ...
+    def history(self, arg0: str) -> typing.Any: ...
+    def ingest(
+        self,
+        arg0: bytes,
+        arg1: typing.SupportsInt | typing.SupportsIndex,
+        arg2: bool,
+        arg3: typing.SupportsInt | typing.SupportsIndex,
+    ) -> tuple[int, dict[str, typing.Any], list[typing.Any]]: ...
+    def latest(self) -> dict[str, typing.Any]: ...
+    def processes(self) -> dict[str, typing.Any]: ...
+    def quarantine(self) -> list[typing.Any]: ...
+    def release_session(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def release_stop(self, arg0: str, arg1: str, arg2: str) -> None: ...
+    def restore(self, arg0: bytes) -> None: ...
+    def set_cap(
+        self, arg0: str, arg1: str, arg2: str, arg3: typing.SupportsInt | typing.SupportsIndex, arg4: bool
+    ) -> None: ...
+    def set_enforce(self, arg0: bool) -> None: ...
+    def set_guarded(self, arg0: collections.abc.Sequence[tuple[str, str]]) -> None: ...
+    def snapshot(self) -> bytes: ...
+    def spend(self, arg0: str, arg1: str, arg2: str) -> dict[str, typing.Any]: ...
+    def start(self) -> None: ...
+    def statistics(self) -> dict[str, typing.Any]: ...
+    def step(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> list[typing.Any]: ...
+    def stop(self) -> None: ...
+    def take_decisions(self) -> list[typing.Any]: ...
+
+def catalog() -> dict[str, typing.Any]: ...
 def decode_events(frame: bytes, require_seq: bool = False) -> list[typing.Any]:
     """
     The events of one frame as dicts; a refused one as (reason, detail).
     """
-def instruction_set() -> str:
-    ...
+
+def instruction_set() -> str: ...
+
 EVENT_TIME: int = -9223372036854775808
 HOST_KILL: int = 1
 HOST_LOCKDOWN: int = 2
 NARROWER: int = 4
-PROCESS_COLUMNS: dict[str, typing.Any] = {'cpu_user_s': ('s', 'processor time in user mode since start'), 'cpu_system_s': ('s', 'processor time in kernel mode since start'), 'cpu_utilization': ('1', 'processors used since the previous read; NaN at first sight'), 'rss_bytes': ('By', 'resident memory'), 'virtual_bytes': ('By', 'address space'), 'shared_bytes': ('By', 'resident memory backed by files or shared memory'), 'minor_faults': ('{fault}', 'page faults served without reading a disk'), 'major_faults': ('{fault}', 'page faults that read a disk'), 'read_bytes': ('By', 'bytes read from storage'), 'write_bytes': ('By', 'bytes written to storage'), 'read_chars': ('By', 'bytes read by system calls, also from caches and pipes'), 'write_chars': ('By', 'bytes written by system calls'), 'voluntary_switches': ('{switch}', 'context switches of the main thread that gave the processor up'), 'involuntary_switches': ('{switch}', 'context switches of the main thread that was preempted'), 'run_delay_s': ('s', 'time the main thread was ready and waited for a processor')}
-REJECT_REASONS: tuple[typing.Any, ...] = ('malformed', 'too_deep', 'over_limit', 'missing_key', 'wrong_type', 'duplicate_key', 'non_finite', 'bad_utf8', 'extension_type', 'unsupported_version', 'forged_scope')
+PROCESS_COLUMNS: dict[str, typing.Any] = {
+    "cpu_user_s": ("s", "processor time in user mode since start"),
+    "cpu_system_s": ("s", "processor time in kernel mode since start"),
+    "cpu_utilization": ("1", "processors used since the previous read; NaN at first sight"),
+    "rss_bytes": ("By", "resident memory"),
+    "virtual_bytes": ("By", "address space"),
+    "shared_bytes": ("By", "resident memory backed by files or shared memory"),
+    "minor_faults": ("{fault}", "page faults served without reading a disk"),
+    "major_faults": ("{fault}", "page faults that read a disk"),
+    "read_bytes": ("By", "bytes read from storage"),
+    "write_bytes": ("By", "bytes written to storage"),
+    "read_chars": ("By", "bytes read by system calls, also from caches and pipes"),
+    "write_chars": ("By", "bytes written by system calls"),
+    "voluntary_switches": ("{switch}", "context switches of the main thread that gave the processor up"),
+    "involuntary_switches": ("{switch}", "context switches of the main thread that was preempted"),
+    "run_delay_s": ("s", "time the main thread was ready and waited for a processor"),
+}
+REJECT_REASONS: tuple[typing.Any, ...] = (
+    "malformed",
+    "too_deep",
+    "over_limit",
+    "missing_key",
+    "wrong_type",
+    "duplicate_key",
+    "non_finite",
+    "bad_utf8",
+    "extension_type",
+    "unsupported_version",
+    "forged_scope",
+)

@@ -295,9 +295,7 @@ class Config(Struct, frozen=True, kw_only=True):
             detectors={name: leaf.options for name, leaf in self.detectors.items()},
             auditors={name: leaf.options for name, leaf in self.auditors.items()},
             criteria={name: leaf.options for name, leaf in self.criteria.items()},
-            disabled=frozenset(
-                name for group in leaves.values() for name, leaf in group.items() if not leaf.enabled
-            ),
+            disabled=frozenset(name for group in leaves.values() for name, leaf in group.items() if not leaf.enabled),
             caps_nusd={kind: nusd for kind, nusd in caps.items() if nusd is not None},
             caps_strict=self.budgets.strict,
             prices_nusd_per_mtok={

@@ -16,7 +16,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def collect(
     config: ConfigOption = None,
     for_: Annotated[str | None, typer.Option("--for", help="End by itself after this long: 30s, 5m, 2h.")] = None,
-    jsonl: Annotated[list[Path] | None, typer.Option(help="Follow this JSON-lines file of events (repeatable).")] = None,
+    jsonl: Annotated[
+        list[Path] | None, typer.Option(help="Follow this JSON-lines file of events (repeatable).")
+    ] = None,
     stdin: Annotated[bool, typer.Option("--stdin", help="Read JSON-lines events from standard input.")] = False,
     observe: Annotated[bool, typer.Option("--observe", help="Automatic stops go to control/shadow only.")] = False,
     every: Annotated[str, typer.Option(help="Print a status line this often.")] = "5s",

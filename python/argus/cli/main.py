@@ -199,9 +199,7 @@ def hold(
     from argus.config import load
     from argus.services.manual import hold as run_hold
 
-    typer.echo(
-        run_hold(load(config), _scope(scope), seconds=parse_duration(for_), reason=reason, actor=_actor(actor))
-    )
+    typer.echo(run_hold(load(config), _scope(scope), seconds=parse_duration(for_), reason=reason, actor=_actor(actor)))
 
 
 @app.command()

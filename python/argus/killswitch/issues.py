@@ -60,7 +60,7 @@ def escape(text: str, limit: int = TEXT_CHARS_MAX) -> str:
     line = " ".join("".join(kept).split())
     if len(line) > limit:
         line = line[: limit - 1] + "…"
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace("\"", "&quot;")
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     line = _MARKDOWN.sub(r"\\\1", line).replace("\\>", "&gt;")
     line = line.replace("@", f"@{_BREAK}").replace("\\#", f"\\#{_BREAK}").replace("\\:", f"\\:{_BREAK}")
     return re.sub(r"(?i)\bwww", lambda match: match[0] + _BREAK, line)
@@ -262,9 +262,11 @@ def _state_line(state: _State) -> str:
 
 
 def _plain_id(identity: str) -> str:
-    return identity if re.fullmatch(r"[A-Za-z0-9_.]{1,64}", identity) else hashlib.sha256(
-        identity.encode("utf-8", "surrogatepass")
-    ).hexdigest()[:32]
+    return (
+        identity
+        if re.fullmatch(r"[A-Za-z0-9_.]{1,64}", identity)
+        else hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    )
 
 
 def _time(ns: int) -> str:

@@ -150,9 +150,7 @@ class Collector:
         self._replays: ReplayServer | None = None
         if outlet.endpoint:
             self._publisher = stack.enter_context(
-                Publisher(
-                    outlet.endpoint, host=self._engine.host, queue_limit=outlet.queue_limit, context=context
-                )
+                Publisher(outlet.endpoint, host=self._engine.host, queue_limit=outlet.queue_limit, context=context)
             )
             if outlet.replay_endpoint:
                 self._replays = stack.enter_context(ReplayServer(self._publisher, outlet.replay_endpoint))

@@ -147,7 +147,9 @@ def _judge(home: Path, flags: list[str], result: supervise.RunResult, gone_ns: i
             name="journal verified",
             ok=verdict.ok,
             after_ms=None,
-            detail=f"{verdict.records} records, {verdict.checkpoints} signed checkpoints" if verdict.ok else verdict.reason,
+            detail=f"{verdict.records} records, {verdict.checkpoints} signed checkpoints"
+            if verdict.ok
+            else verdict.reason,
         ),
     ]
 

@@ -34,9 +34,7 @@ def hold(config: Config, scope: Scope, *, seconds: float, reason: str, actor: st
     return f"automatic stops of {scope} are held until {until}; manual trips and absolute budgets are not"
 
 
-def reset(
-    config: Config, kind: StopKind, scope: Scope, *, reason: str, actor: str, second_actor: str | None
-) -> str:
+def reset(config: Config, kind: StopKind, scope: Scope, *, reason: str, actor: str, second_actor: str | None) -> str:
     """Clear a stop. Returns one line for the person."""
     with Control(config.control) as control:
         done = control.reset(kind, scope, actor=actor, reason=reason, second_actor=second_actor)

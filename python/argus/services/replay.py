@@ -58,17 +58,17 @@ def replay(
             incidents[incident.id] = incident
             of_anomaly[anomaly.id] = incident.id
         anomalies.extend(found)
-        for decision in decided:
-            stops.append(
-                Stop(
-                    ts=decision.ts,
-                    kind=decision.kind,
-                    scope=decision.scope,
-                    reason=decision.reason,
-                    incident=of_anomaly[decision.anomaly],
-                    criterion=decision.criterion,
-                )
+        stops.extend(
+            Stop(
+                ts=decision.ts,
+                kind=decision.kind,
+                scope=decision.scope,
+                reason=decision.reason,
+                incident=of_anomaly[decision.anomaly],
+                criterion=decision.criterion,
             )
+            for decision in decided
+        )
 
     accepted = 0
     with Engine(config, host_plane=False, guard_every_session=True) as engine:

@@ -255,7 +255,9 @@ class Stream:
                 self.ended = not block
         except OSError as error:
             self.ended = True
-            raise UnreachableError(f"standard input: expected to read, found {error.strerror}; read no further.") from error
+            raise UnreachableError(
+                f"standard input: expected to read, found {error.strerror}; read no further."
+            ) from error
         found.extend(self._packer.finish(end_of_file=self.ended))
         return found
 

@@ -898,7 +898,7 @@ class EventInlet:
         try:
             _limit(socket, self._queue_limit)
             if bind:
-                endpoint = _bind(socket, endpoint, "wire.zmq.EventInlet", "inlets.zmq.pull")
+                endpoint = _bind(socket, endpoint, "wire.zmq.EventInlet", "inlets.pull")
             else:
                 require_local(endpoint, "wire.zmq.EventInlet")
                 socket.setsockopt(zmq.SUBSCRIBE, b"")

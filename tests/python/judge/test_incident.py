@@ -10,7 +10,9 @@ from argus.schema import Anomaly, Family, IncidentState, Scope, ScopeKind, Sever
 SESSION = Scope(ScopeKind.SESSION, "s1", session="s1")
 
 
-def anomaly(number: int, series: str, severity: Severity = Severity.INFO, *, ts: int = 0, scope: Scope = SESSION) -> Anomaly:
+def anomaly(
+    number: int, series: str, severity: Severity = Severity.INFO, *, ts: int = 0, scope: Scope = SESSION
+) -> Anomaly:
     head = series.split(".", 1)[0]
     family = {"loop": Family.ECONOMIC, "budget": Family.ECONOMIC, "causal": Family.CAUSAL}.get(head, Family.HOST)
     return Anomaly(

@@ -570,9 +570,7 @@ def test_a_command_trips_on_a_full_disk_with_what_a_dead_collector_prepared(smal
         assert content(trip)["actor"] == "Ada Lovelace"
 
 
-def test_read_only_directory_still_stops_through_the_word(
-    control: Control, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_read_only_directory_still_stops_through_the_word(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     def read_only(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 

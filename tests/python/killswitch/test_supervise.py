@@ -177,10 +177,13 @@ def test_what_cannot_be_run_is_said(control: Control, command: list[str], argume
 def test_processes_that_outlive_the_command_are_ended(control: Control, tmp_path: Path, use_cgroup: bool) -> None:
     ready = tmp_path / "ready"
     ready.mkdir()
-    code = STUBBORN.replace('stay("main")', f"""
+    code = STUBBORN.replace(
+        'stay("main")',
+        f"""
 while len(os.listdir({str(ready)!r})) < 4: time.sleep(0.01)
 sys.exit(3)
-""")
+""",
+    )
     result = run(
         [sys.executable, "-c", code, str(ready)], control=control.directory, grace_s=0.05, use_cgroup=use_cgroup
     )
@@ -325,9 +328,7 @@ def test_who_cannot_be_ended_is_named(control: Control, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(supervise, "send_signal", denied)
     thread = trip_when(lambda: wait_for(lambda: bool(pids)), lambda: control.trip("hard_kill", "host", **AUTOMATIC))
-    result = run(
-        ["sleep", "60"], control=control.directory, grace_s=0, on_start=pids.append, use_cgroup=False
-    )
+    result = run(["sleep", "60"], control=control.directory, grace_s=0, on_start=pids.append, use_cgroup=False)
     thread.join()
     assert (result.stop, result.exit_code) == ("failed", supervise.PARTIAL_EXIT)
     assert [text.partition(" ")[0] for text in result.left] == [str(pids[0])]

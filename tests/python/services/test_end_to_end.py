@@ -106,7 +106,16 @@ def test_a_spending_loop_is_killed_flagged_issued_and_journalled(collector: Path
 
 def test_a_child_that_ends_by_itself_keeps_its_exit_status(collector: Path):
     done = argus(
-        collector, "run", "--config", "argus.toml", "--budget-usd", "5", "--", sys.executable, "-c", "raise SystemExit(7)"
+        collector,
+        "run",
+        "--config",
+        "argus.toml",
+        "--budget-usd",
+        "5",
+        "--",
+        sys.executable,
+        "-c",
+        "raise SystemExit(7)",
     )
     assert done.returncode == 7, done.stderr
     assert not list((collector / "control").rglob("*.flag"))
@@ -159,7 +168,9 @@ def test_a_port_in_use_is_named_with_what_to_do(tmp_path: Path):
         taken.listen()
         port = taken.getsockname()[1]
         path = configuration(tmp_path)
-        path.write_text(path.read_text().replace(f'pull = "ipc://{tmp_path}/pull.sock"', f'pull = "tcp://127.0.0.1:{port}"'))
+        path.write_text(
+            path.read_text().replace(f'pull = "ipc://{tmp_path}/pull.sock"', f'pull = "tcp://127.0.0.1:{port}"')
+        )
         done = subprocess.run(
             [sys.executable, "-m", "argus.cli.collect", "--config", "argus.toml", "--for", "5s"],
             cwd=tmp_path,
@@ -200,7 +211,12 @@ def test_events_of_a_followed_file_and_of_standard_input_are_judged(tmp_path: Pa
     assert followed.returncode == 0, followed.stderr
     assert "equal calls" in followed.stdout
     piped = subprocess.run(
-        [*words, "--stdin"], cwd=tmp_path, input=lines.replace("file", "pipe"), capture_output=True, text=True, timeout=40
+        [*words, "--stdin"],
+        cwd=tmp_path,
+        input=lines.replace("file", "pipe"),
+        capture_output=True,
+        text=True,
+        timeout=40,
     )
     assert piped.returncode == 0, piped.stderr
     assert "equal calls" in piped.stdout
