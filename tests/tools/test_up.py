@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -217,3 +218,30 @@ def test_the_command_line_says_what_it_takes(arguments, status, capsys):
 def test_the_real_project_states_its_requirements():
     names = up.requirements(ROOT, for_tests=True)
     assert any(name.startswith("numpy") for name in names) and any(name.startswith("pytest") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("doctor", "passes"),
+    [
+        ("print('ok  disk'); print('coverage 3 of 4'); raise SystemExit(1)", True),
+        ("print('coverage 3 of 4'); raise SystemExit(0)", True),
+        ("print('coverage 3 of 4', flush=True); raise ValueError", False),
+        ("raise SystemExit(0)", False),
+        ("print('coverage 3 of 4'); raise SystemExit(78)", False),
+    ],
+)
+def test_a_doctor_that_crashes_is_not_one_that_finds_a_gap(tmp_path, doctor, passes):
+    """Both end with status 1; only a complete report is a passed self-check, and it is asked for once."""
+    programs = tmp_path / ".venv/bin"
+    programs.mkdir(parents=True)
+    for name, code in (("python", "#!/bin/sh\nexit 0\n"), ("argus", f"#!{sys.executable}\n{doctor}\n")):
+        (programs / name).write_text(code)
+        (programs / name).chmod(0o755)
+    stamp = up.Stamp(tmp_path / "stamp.json")
+    stamp.write({"checked": False})
+    if passes:
+        up.self_check(tmp_path, stamp)
+    else:
+        with pytest.raises(up.Failed):
+            up.self_check(tmp_path, stamp)
+    assert passes == stamp.read()["checked"]

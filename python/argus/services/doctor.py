@@ -76,9 +76,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return sum(finding.total for finding in self.findings)
 
     @property
+    def ok(self) -> bool:
+        """Whether nothing is missing altogether."""
+        return all(finding.state is not State.MISSING for finding in self.findings)
+
+    @property
     def exit_code(self) -> int:
         """0, or 1 when something is missing altogether."""
-        return int(any(finding.state is State.MISSING for finding in self.findings))
+        return int(not self.ok)
 
     def to_dict(self) -> dict[str, Any]:
         """For --json."""
