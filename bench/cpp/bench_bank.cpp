@@ -1,6 +1,6 @@
-// The bank: time of one row of 10,000 series, cost of a value in blocks of rows, and the share of the memory
-// bandwidth that this machine shows in the same run. Before timing, steps and blocks are checked to give the
-// same bits.
+// The bank with its detector, residual: time of one row of 10,000 series, cost of a value in blocks of rows, and the
+// share of the memory bandwidth that this machine shows in the same run. Before timing, steps and blocks are checked to
+// give the same bits.
 #include <cstdint>
 #include <cstring>
 #include <random>

@@ -1,6 +1,6 @@
-// source_poll/<source>: one poll (read, parse, emit) of cpu, memory, network and pressure, against merely opening, reading
-// and closing the same files; the bar is 1.5 times that. source_poll/processes: one process of a scan, against the five
-// files of each read so; the bar is 1.
+// source_poll/<source>: one poll (read, parse, emit) of cpu, memory, network and pressure, against merely opening,
+// reading and closing the same files; the bar is 1.5 times that. source_poll/processes: one process of a scan, against
+// the five files of each read so; the bar is 1.
 #include <fcntl.h>
 #include <unistd.h>
 

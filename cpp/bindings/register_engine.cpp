@@ -175,7 +175,8 @@ py::dict statistics(Engine& engine) {
 using LeafValues = std::vector<std::tuple<std::string, bool, std::vector<double>>>;
 
 // Prices come per million tokens and are kept per token, rounded up: an estimate is an upper bound.
-void add_price(events::LedgerOptions& ledger, const std::string& model, std::pair<std::int64_t, std::int64_t> per_mtok) {
+void add_price(events::LedgerOptions& ledger, const std::string& model,
+               std::pair<std::int64_t, std::int64_t> per_mtok) {
     constexpr std::int64_t kTokens = 1'000'000;
     const auto per_token = [](std::int64_t nusd) { return nusd / kTokens + (nusd % kTokens != 0 ? 1 : 0); };
     const events::Price price{model, per_token(per_mtok.first), per_token(per_mtok.second)};
@@ -226,22 +227,10 @@ std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& 
     return std::make_unique<Engine>(std::move(options));
 }
 
-}  // namespace
+using namespace py::literals;
 
-void register_engine(py::module_& m) {
-    m.def("catalog", &catalog);
-    m.def("instruction_set", [] {
-        constexpr const char* names[] = {"baseline", "v3", "v4"};
-        return names[static_cast<int>(isa())];
-    });
-    m.attr("EVENT_TIME") = engine::kEventTime;
-
-    using namespace py::literals;
-    py::class_<Engine>(m, "Engine")
-        .def(py::init(&make_engine), py::kw_only(), "proc"_a, "sys"_a, "cgroup"_a, "host_plane"_a, "sources"_a,
-             "processes"_a, "detectors"_a, "auditors"_a, "criteria"_a, "caps_nusd"_a, "caps_strict"_a, "prices"_a,
-             "false_alarms_per_day"_a, "history_rows"_a, "guard_every_session"_a)
-        .def("start", &Engine::start)
+void bind_running(py::class_<Engine>& c) {
+    c.def("start", &Engine::start)
         .def("stop", &Engine::stop, py::call_guard<py::gil_scoped_release>())
         .def("ingest",
              [](Engine& engine, const py::bytes& data, std::uint32_t credential, bool require_seq, Nanos now) {
@@ -266,10 +255,29 @@ void register_engine(py::module_& m) {
         .def("finish",
              [](Engine& engine, Nanos now) {
                  std::vector<Anomaly> found;
-                 engine.finish(now, found);
+                 {
+                     const py::gil_scoped_release unlocked;
+                     engine.finish(now, found);
+                 }
                  return to_python(found);
              })
-        .def("take_decisions", &take_decisions)
+        .def("snapshot",
+             [](const Engine& engine) {
+                 const auto state = engine.snapshot();
+                 return py::bytes(reinterpret_cast<const char*>(state.data()), state.size());
+             })
+        .def("restore", [](Engine& engine, const py::bytes& state) {
+            const std::string_view view = state;
+            try {
+                engine.restore(std::as_bytes(std::span(view)));
+            } catch (const CodecError& error) {
+                throw py::value_error(error.what());
+            }
+        });
+}
+
+void bind_stops(py::class_<Engine>& c) {
+    c.def("take_decisions", &take_decisions)
         .def("attach_control", &Engine::attach_control)
         .def("set_enforce", &Engine::set_enforce)
         .def("set_guarded",
@@ -290,36 +298,40 @@ void register_engine(py::module_& m) {
                 std::int64_t nusd, bool strict) {
                  engine.events().set_cap(scope_kind(kind), tenant, name, nusd, strict);
              })
-        .def("spend",
-             [](Engine& engine, const std::string& kind, const std::string& tenant, const std::string& name) {
-                 const auto spent = engine.events().spend(scope_kind(kind), tenant, name);
-                 py::dict out;
-                 out["metered"] = spent.metered;
-                 out["reserved"] = spent.reserved;
-                 out["upper"] = spent.upper;
-                 return out;
-             })
-        .def("latest", &latest)
+        .def("spend", [](Engine& engine, const std::string& kind, const std::string& tenant, const std::string& name) {
+            const auto spent = engine.events().spend(scope_kind(kind), tenant, name);
+            py::dict out;
+            out["metered"] = spent.metered;
+            out["reserved"] = spent.reserved;
+            out["upper"] = spent.upper;
+            return out;
+        });
+}
+
+void bind_reading(py::class_<Engine>& c) {
+    c.def("latest", &latest)
         .def("history", &history)
         .def("processes",
              [](Engine& engine) {
                  return engine.host() != nullptr ? processes_to_dict(engine.host()->processes()) : py::dict();
              })
         .def("statistics", &statistics)
-        .def("quarantine", [](Engine& engine) { return quarantine_list(engine.events()); })
-        .def("snapshot",
-             [](const Engine& engine) {
-                 const auto state = engine.snapshot();
-                 return py::bytes(reinterpret_cast<const char*>(state.data()), state.size());
-             })
-        .def("restore", [](Engine& engine, const py::bytes& state) {
-            const std::string_view view = state;
-            try {
-                engine.restore(std::as_bytes(std::span(view)));
-            } catch (const CodecError& error) {
-                throw py::value_error(error.what());
-            }
-        });
+        .def("quarantine", [](Engine& engine) { return quarantine_list(engine.events()); });
+}
+
+}  // namespace
+
+void register_engine(py::module_& m) {
+    m.def("catalog", &catalog);
+    m.def("instruction_set", [] { return to_string(isa()); });
+    m.attr("EVENT_TIME") = engine::kEventTime;
+    py::class_<Engine> engine(m, "Engine");
+    engine.def(py::init(&make_engine), py::kw_only(), "proc"_a, "sys"_a, "cgroup"_a, "host_plane"_a, "sources"_a,
+               "processes"_a, "detectors"_a, "auditors"_a, "criteria"_a, "caps_nusd"_a, "caps_strict"_a, "prices"_a,
+               "false_alarms_per_day"_a, "history_rows"_a, "guard_every_session"_a);
+    bind_running(engine);
+    bind_stops(engine);
+    bind_reading(engine);
 }
 
 }  // namespace argus::bindings

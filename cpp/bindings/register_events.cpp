@@ -1,4 +1,4 @@
-// Events for Python: decoding alone (tools, the differential test) and the event plane on its own (tests, replay tools).
+// Events for Python: decoding alone (tools, the differential test) and the event plane on its own (tests).
 // The engine composes the plane in C++; nothing here is on the daemon's path.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -73,8 +73,9 @@ using events::Wire;
         if (key.text != nullptr) {
             const std::string_view text = event.*key.text;
             if (text.data() == nullptr) continue;
-            if (key.field == events::Field::identifier && !events::valid_utf8(text)) out[name] = py::bytes(text.data(), text.size());
-            else out[name] = py::str(text.data(), text.size());
+            const bool raw = key.field == events::Field::identifier && !events::valid_utf8(text);
+            out[name] = raw ? py::object(py::bytes(text.data(), text.size()))
+                            : py::object(py::str(text.data(), text.size()));
         } else if (key.integer != nullptr) {
             if (event.*key.integer != kAbsent) out[name] = py::int_(event.*key.integer);
         } else if (key.flag != nullptr) {
@@ -175,7 +176,8 @@ void register_plane(py::module_& m) {
              [](EventPlane& plane, const std::string& kind, const std::string& tenant, const std::string& id,
                 std::int64_t cap, bool strict) { plane.set_cap(scope_kind(kind), tenant, id, cap, strict); },
              py::arg("kind"), py::arg("tenant"), py::arg("id"), py::arg("cap_nusd"), py::arg("strict") = false)
-        .def("bind_session", [](EventPlane& p, const std::string& t, const std::string& s) { return p.bind_session(t, s); })
+        .def("bind_session", [](EventPlane& plane, const std::string& tenant,
+                                const std::string& session) { return plane.bind_session(tenant, session); })
         .def("release", &EventPlane::release)
         .def("spend",
              [](const EventPlane& plane, const std::string& kind, const std::string& tenant, const std::string& id) {
@@ -192,7 +194,9 @@ void register_plane(py::module_& m) {
         .def("series",
              [](EventPlane& plane, Nanos now) {
                  py::dict d;
-                 for (const engine::NumericSeries& s : plane.series(now)) d[s.name] = std::isnan(s.value) ? py::object(py::none()) : py::object(py::float_(s.value));
+                 for (const engine::NumericSeries& s : plane.series(now)) {
+                     d[s.name] = std::isnan(s.value) ? py::object(py::none()) : py::object(py::float_(s.value));
+                 }
                  return d;
              })
         .def("save", &save_plane)

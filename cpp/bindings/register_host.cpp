@@ -25,7 +25,8 @@ const SystemClock kClock;
 class PyHost {
 public:
     PyHost(std::string proc, std::string sys, std::string cgroup)
-        : reader_({std::move(proc), std::move(sys), std::move(cgroup)}, engine::source_catalog(), system_io(), kClock) {}
+        : reader_({std::move(proc), std::move(sys), std::move(cgroup)}, engine::source_catalog(), system_io(),
+                  kClock) {}
 
     // (time_ns, values, names, units, kinds): the tuples are the same objects until a series opens or closes.
     py::tuple read() {

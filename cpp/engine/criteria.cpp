@@ -107,7 +107,9 @@ Verdict Criteria::judge_loop(const Facts& f) const noexcept {
     const std::int64_t floor = nusd(value(kC2, kC2Usd));
     const bool spends = f.metered_nusd >= floor &&
                         (f.cap_nusd == 0 || reaches(f.metered_nusd, f.cap_nusd, value(kC2, kC2Share)));
-    if (enabled_[kC2] && long_run && (spends || f.duration_s >= value(kC2, kC2Seconds))) return {Severity::critical, "C2"};
+    if (enabled_[kC2] && long_run && (spends || f.duration_s >= value(kC2, kC2Seconds))) {
+        return {Severity::critical, "C2"};
+    }
     const bool costs = f.upper_nusd >= nusd(value(kW3, kW3Usd)) ||
                        (f.cap_nusd > 0 && reaches(f.upper_nusd, f.cap_nusd, value(kW3, kW3Share)));
     if (enabled_[kW3] && repeats >= value(kW3, kW3Calls) && (costs || f.duration_s >= value(kW3, kW3Seconds))) {
@@ -118,7 +120,8 @@ Verdict Criteria::judge_loop(const Facts& f) const noexcept {
 
 Verdict Criteria::judge_budget(const Facts& f) const noexcept {
     if (f.cap_nusd <= 0) return {};
-    if (enabled_[kC1] && reaches(f.strict ? f.upper_nusd : f.metered_nusd, f.cap_nusd, value(kC1, 0))) return {Severity::critical, "C1"};
+    const std::int64_t counted = f.strict ? f.upper_nusd : f.metered_nusd;
+    if (enabled_[kC1] && reaches(counted, f.cap_nusd, value(kC1, 0))) return {Severity::critical, "C1"};
     if (enabled_[kW1] && reaches(f.upper_nusd, f.cap_nusd, value(kW1, 0))) return {Severity::warning, "W1"};
     return {};
 }

@@ -1,8 +1,9 @@
 // The epoch word: 64 mapped bytes, control/epoch, that tell every guard on the host whether anything is stopped.
 // u64[0] = state bits (kHostKill, kHostLockdown, kNarrower) | epoch << 8; u64[1] = heartbeat, CLOCK_MONOTONIC ns.
 // The file is never renamed, truncated or replaced, so that a mapping stays true for as long as the directory lives.
-// Every operation after construction is one atomic instruction or a compare-exchange loop on one cache line: no lock, no
-// allocation, no system call (the heartbeat reads the clock through the vDSO), safe across threads and processes.
+// Every operation after construction is one atomic instruction or a compare-exchange loop on one cache line: no
+// lock, no allocation, no system call (the heartbeat reads the clock through the vDSO); safe across threads and
+// processes.
 // Cost: bench_guard, and tests/cpp/engine/test_epoch_word.cpp for the rules.
 #pragma once
 

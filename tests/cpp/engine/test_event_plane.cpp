@@ -198,9 +198,23 @@ TEST_CASE("plane: rates are per second since the last look, unknown at the first
     CHECK(s.plane.series(kEpoch + 4 * kSecond)[0].value == 0);
 }
 
+TEST_CASE("criteria: one that is switched off justifies nothing, the weaker one then stands") {
+    engine::Criteria criteria;
+    auditors::Facts facts;
+    facts.rule = auditors::Facts::Rule::budget;
+    facts.metered_nusd = facts.upper_nusd = facts.cap_nusd = 100;
+    const events::Ledger ledger{events::LedgerOptions{}};
+    CHECK(criteria.judge(facts, ledger, 0).severity == Severity::critical);
+    criteria.enable("C1", false);
+    CHECK(std::string(criteria.judge(facts, ledger, 0).criterion) == "W1");
+    criteria.enable("W1", false);
+    CHECK(criteria.judge(facts, ledger, 0).severity == Severity::info);
+    CHECK_THROWS_AS(criteria.enable("C9", false), std::invalid_argument);
+}
+
 TEST_CASE("plane: option values out of bounds are refused with their name") {
     engine::EventPlaneOptions options;
-    options.criteria.push_back({"W5", {0, 600}});
+    options.criteria.push_back({"W5", true, {0, 600}});
     CHECK_THROWS_WITH_AS(EventPlane{options},
                          "criteria.W5.lossy_faults: expected a number in [1.000000, 16.000000], found 0.000000; "
                          "not started",
