@@ -14,7 +14,7 @@ import pytest
 hypothesis.settings.register_profile("argus", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("argus")
 
-_KEPT = ("ARGUS_DATA", "ARGUS_REQUIRE_DATA", "ARGUS_CHECKS")
+_KEPT = ("ARGUS_DATA", "ARGUS_REQUIRE_DATA", "ARGUS_CHECKS", "ARGUS_REWRITE")
 _GRACE_S = 5.0
 _LASTING = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")  # Python's own, until it ends
 

@@ -128,7 +128,7 @@ def _judge(home: Path, flags: list[str], result: supervise.RunResult, gone_ns: i
             name="flag visible",
             ok=bool(flags),
             after_ms=after(kill.payload["linked_ns"]),
-            detail=", ".join(flags) or "no hard_kill.flag found",
+            detail=", ".join(_within(home, flag) for flag in flags) or "no hard_kill.flag found",
         ),
         Step(
             name="durable",
@@ -142,7 +142,7 @@ def _judge(home: Path, flags: list[str], result: supervise.RunResult, gone_ns: i
             after_ms=after(gone_ns),
             detail=told(result),
         ),
-        Step(name="P0 issue", ok=bool(issue) and Path(issue).exists(), after_ms=None, detail=issue or "none"),
+        Step(name="P0 issue", ok=bool(issue) and Path(issue).exists(), after_ms=None, detail=_within(home, issue)),
         Step(
             name="journal verified",
             ok=verdict.ok,
@@ -152,6 +152,11 @@ def _judge(home: Path, flags: list[str], result: supervise.RunResult, gone_ns: i
             else verdict.reason,
         ),
     ]
+
+
+def _within(home: Path, path: str) -> str:
+    """A path as seen from the sandbox."""
+    return path.removeprefix(f"{home.parent}/") or "none"
 
 
 def _line(step: Step) -> str:
