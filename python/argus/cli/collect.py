@@ -17,7 +17,7 @@ def collect(
     config: ConfigOption = None,
     for_: Annotated[str | None, typer.Option("--for", help="End by itself after this long: 30s, 5m, 2h.")] = None,
     jsonl: Annotated[
-        list[Path] | None, typer.Option(help="Follow this JSON-lines file of events (repeatable).")
+        list[Path] | None, typer.Option(help="Follow this JSON-lines file of events from its beginning (repeatable).")
     ] = None,
     stdin: Annotated[bool, typer.Option("--stdin", help="Read JSON-lines events from standard input.")] = False,
     observe: Annotated[bool, typer.Option("--observe", help="Automatic stops go to control/shadow only.")] = False,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import json
+import math
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,19 +87,23 @@ def tail(
     from argus.wire.zmq import subscribe
 
     loaded = load(config)
-    limit = parse_duration(for_) if for_ else None
-    for record in subscribe(
+    until = time.monotonic() + parse_duration(for_) if for_ else math.inf
+    with subscribe(
         endpoint or loaded.outlets.zmq.endpoint,
         tuple(topics or ()),
-        timeout_s=limit,
-        replay_endpoint=loaded.outlets.zmq.replay_endpoint,
-    ):
-        if as_json:
-            typer.echo(json.dumps({"record": type(record).__name__.lower(), **msgspec.to_builtins(record)}))
-        elif isinstance(record, Anomaly):
-            typer.echo(anomaly_line(record))
-        else:
-            typer.echo(printable(f"{type(record).__name__.lower()}: {msgspec.to_builtins(record)}", 300))
+        timeout_s=0.2,
+        replay_endpoint=loaded.outlets.zmq.replay_endpoint or None,
+    ) as records:
+        while time.monotonic() < until:
+            for record in records:
+                if as_json:
+                    typer.echo(json.dumps({"record": type(record).__name__.lower(), **msgspec.to_builtins(record)}))
+                elif isinstance(record, Anomaly):
+                    typer.echo(anomaly_line(record))
+                else:
+                    typer.echo(printable(f"{type(record).__name__.lower()}: {msgspec.to_builtins(record)}", 300))
+                if time.monotonic() >= until:
+                    break
 
 
 @app.command()

@@ -6,6 +6,7 @@ then fsync, journal and issue on the writer thread, then publication.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -84,6 +85,7 @@ class Collector:
         self._accepted = 0
         self._rejected = 0
         self._accepted_shown = 0
+        self._rejected_kept = 0
         self._book = IncidentBook()
         self._guards_changed = 0
         self._standing: dict[str, Flag] = {}  # by path
@@ -277,6 +279,10 @@ class Collector:
     def _tick(self) -> None:
         self._look_at_control()
         self._adopt_flags()
+        if self._rejected != self._rejected_kept:
+            self._rejected_kept = self._rejected
+            sample = self._engine.quarantine()
+            self._on_disk(lambda: _keep_sample(self._config.home / "quarantine", sample))
         found = self._engine.step()
         if found:
             self._handle(found, self._engine.decisions())
@@ -292,7 +298,10 @@ class Collector:
     def _look_at_control(self) -> None:
         """Who is guarded, and whether the core may flip the word itself (a hold forbids it)."""
         self._guards_changed = self._guards_stamp()
-        self._engine.set_guarded(_guarded(text for guard in self._control.guards() for text in guard.scopes))
+        announced = _guarded(text for guard in self._control.guards() for text in guard.scopes)
+        # A registered session has its supervisor, announced or about to be.
+        supervised = {(ScopeKind.SESSION, session.request.session) for session in self._sessions}
+        self._engine.set_guarded(announced | supervised)
         self._engine.set_enforce(self._mode == "enforce" and not self._control.holds())
 
     def _guards_stamp(self) -> int:
@@ -461,6 +470,7 @@ class Collector:
     def _register(self, request: SessionRequest) -> dict[str, Any]:
         session = self._sessions.register(request)
         self._renew_poller()
+        self._look_at_control()
         self._writer.put("session_registered", msgspec.structs.asdict(request))
         return {"endpoint": session.endpoint, "control": str(self._config.control.absolute())}
 
@@ -527,6 +537,16 @@ class Collector:
             "incidents": len(self._book),
             "sessions": [s.request.session for s in self._sessions],
         }
+
+
+def _keep_sample(directory: Path, sample: list[dict[str, Any]]) -> None:
+    """The newest refused events, so that their sender's author can see why: one JSON object a line, replaced whole."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    path = directory / "rejected.ndjson"
+    lines = [json.dumps({**item, "bytes": item["bytes"].hex()}) + "\n" for item in sample]
+    fresh = path.with_suffix(".tmp")
+    fresh.write_text("".join(lines))
+    fresh.replace(path)
 
 
 def _print_line(text: str) -> None:

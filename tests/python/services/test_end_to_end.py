@@ -258,3 +258,59 @@ def test_sigkill_of_the_collector_leaves_a_journal_that_verifies_and_a_flag_that
     report = verify(tmp_path / "argus-data" / "journal.db", tmp_path / "argus-data" / "keys" / "journal.pub")
     assert report.ok, report.reason
     assert (tmp_path / "control" / "hard_kill.flag").exists()
+
+
+def test_a_control_directory_that_cannot_be_one_is_named_with_what_to_do(tmp_path: Path):
+    configuration(tmp_path)
+    (tmp_path / "control").write_text("a file in the way")
+    done = subprocess.run(
+        [sys.executable, "-m", "argus.cli.collect", "--config", "argus.toml", "--for", "5s"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode in (3, 4)
+    assert str(tmp_path / "control") in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_refused_events_are_counted_sampled_and_the_batch_lives(collector: Path):
+    import msgpack
+    import zmq
+
+    event = {"v": 1, "type": "heartbeat", "ts": time.time_ns(), "source": "probe"}
+    batch = [
+        {**event, "id": "a", "seq": 1},
+        {**event, "id": "b", "seq": 2, "ok": "yes"},
+        {**event, "id": "c", "seq": 3},
+    ]
+    with zmq.Context() as context, context.socket(zmq.PUSH) as socket:
+        socket.connect(f"ipc://{collector}/pull.sock")
+        socket.send(msgpack.packb(batch))
+        socket.send(b"\xc1 not msgpack")
+        kept = collector / "argus-data" / "quarantine" / "rejected.ndjson"
+        for _ in range(100):
+            if kept.exists() and len(kept.read_text().splitlines()) == 2:
+                break
+            time.sleep(0.05)
+    reasons = [json.loads(line)["reason"] for line in kept.read_text().splitlines()]
+    assert reasons == ["wrong_type", "malformed"]
+    status = json.loads(argus(collector, "status", "--config", "argus.toml", "--json").stdout)
+    assert (status["accepted"], status["rejected_total"]) == (2, 2)
+    probe = next(s for s in status["event_sources"] if s["name"] == "probe")
+    assert (probe["events"], probe["rejected"]) == (2, {"wrong_type": 1})
+
+
+def test_tail_shows_what_is_published_and_ends_in_time(collector: Path):
+    tail = subprocess.Popen(
+        [sys.executable, "-m", "argus.cli.main", "tail", "--config", "argus.toml", "--for", "4s", "--json"],
+        cwd=collector,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(1.5)
+    argus(collector, "trip", "write_lockdown", "--config", "argus.toml", "--reason", "seen by a subscriber")
+    out, _ = tail.communicate(timeout=30)
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [(r["record"], r["kind"], r["set"]) for r in records] == [("flag", "write_lockdown", True)]
