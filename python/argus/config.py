@@ -681,7 +681,7 @@ def _convert(key: _Key, given: Any) -> tuple[bool, Any]:
         case "choice":
             return isinstance(given, str) and given in key.choices, given
         case "usd":
-            amount = _nusd(given)
+            amount = nano_usd(given)
             return amount is not None and (amount > 0 or key.default is not None), amount
         case "endpoint":
             return isinstance(given, str) and (given == "" or _is_endpoint(given)), given
@@ -692,8 +692,8 @@ def _convert(key: _Key, given: Any) -> tuple[bool, Any]:
     return isinstance(given, str) and "\0" not in given, given
 
 
-def _nusd(given: Any) -> int | None:
-    """Whole nano-USD of an amount in USD, exactly; None when it is no such amount."""
+def nano_usd(given: Any) -> int | None:
+    """Whole nano-USD of an amount in USD (text, int or Decimal), exactly; None when it is no such amount."""
     if isinstance(given, str):
         if not re.fullmatch(r"\d{1,12}(\.\d{1,30})?", given):
             return None

@@ -4,37 +4,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import msgspec
 
+from argus.config import nano_usd
 from argus.engine.core import Engine
 from argus.errors import UsageError
+from argus.guard import start_time_ns
 from argus.schema import ScopeKind
 from argus.wire.zmq import EventInlet
 
-NUSD_PER_USD = 10**9
-
 
 def parse_usd(text: str, where: str) -> int:
-    """Exact integer nano-USD of a decimal amount.
+    """Exact integer nano-USD of a positive decimal amount.
 
     Raises
     ------
-    UsageError : not a decimal number, negative, finer than 1e-9 USD or beyond int64
+    UsageError : not a decimal number, not positive, finer than 1e-9 USD or beyond int64
     """
-    try:
-        amount = Decimal(text) * NUSD_PER_USD
-    except InvalidOperation:
-        raise UsageError(f"{where}: expected an amount in USD such as 2.50, found {text!r}") from None
-    if not amount.is_finite() or amount <= 0 or amount != amount.to_integral_value() or amount >= 2**63:
-        raise UsageError(f"{where}: expected a positive amount of at least 1e-9 and below 9.2e9 USD, found {text!r}")
-    return int(amount)
+    amount = nano_usd(text)
+    if not amount:
+        raise UsageError(
+            f"{where}: expected an amount in USD above 0 and below 9.2e9, with at most 9 decimals, such as 2.50, "
+            f"found {text!r}; nothing started"
+        )
+    return amount
 
 
 class SessionRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a supervisor asks for: `pid` is its own, watched so that a dead one frees the socket."""
+    """What a supervisor asks for. `pid` and `start_time` (ns since boot) are its own: a dead one frees the socket."""
 
     session: str
     pid: int
@@ -115,7 +114,7 @@ class Sessions:
 
     def orphaned(self) -> list[Session]:
         """Sessions whose supervisor is gone."""
-        return [s for s in self if start_time_ticks(s.request.pid) != s.request.start_time]
+        return [s for s in self if start_time_ns(s.request.pid) != s.request.start_time]
 
     def close(self) -> None:
         """Release every session."""
@@ -123,15 +122,6 @@ class Sessions:
             self.release(session.request.session)
 
 
-def start_time_ticks(pid: int) -> int:
-    """Start time of a process in clock ticks since boot (proc_pid_stat(5), field 22); 0 when it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return 0
-    return int(stat[stat.rindex(b")") + 2 :].split()[19])
-
-
 def own_identity() -> tuple[int, int]:
-    """(pid, start time) of this process."""
-    return os.getpid(), start_time_ticks(os.getpid())
+    """(pid, start time in ns since boot) of this process."""
+    return os.getpid(), start_time_ns(os.getpid()) or 0
