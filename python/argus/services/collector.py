@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 _HEARTBEAT_S = 1.0
 _FOLLOW_S = 0.1
-_FRAMES_PER_TURN = 64
+_FRAMES_PER_TURN = 8  # each may hold 1,024 events: the heartbeat must not wait for more
+_LINES_PER_TICK = 50
 _SCOPE_KINDS = frozenset(map(str, ScopeKind))
 _ABSOLUTE = frozenset({"C1"})  # criteria that no hold suppresses
 _ACTOR = "argus"
@@ -88,10 +89,12 @@ class Collector:
         self._rejected_kept = 0
         self._book = IncidentBook()
         self._guards_changed = 0
+        self._lines_left, self._untold = _LINES_PER_TICK, 0
         self._standing: dict[str, Flag] = {}  # by path
         self._issues_due: dict[str, _IssueDue] = {}
         self._issues_lock = threading.Lock()
         self._last_trouble = ""
+        self._told_blind: set[str] = set()
 
     def run(self, seconds: float | None = None) -> int:
         """Collect until Ctrl-C, SIGTERM or `seconds` have passed; returns the exit status.
@@ -223,6 +226,7 @@ class Collector:
                 self._follow()
                 next_follow = now + _FOLLOW_S
             if now >= next_status:
+                self._tell_blind_spots()
                 self._say(self._status_line())
                 next_status += self._status_every_s * (1 + int((now - next_status) / self._status_every_s))
             deadline = min(next_tick, next_beat, next_status, *((next_follow,) if self._followers else ()))
@@ -277,6 +281,7 @@ class Collector:
             self._ingest(frame.data, 0, require_seq=False)
 
     def _tick(self) -> None:
+        self._renew_lines()
         self._look_at_control()
         self._adopt_flags()
         if self._rejected != self._rejected_kept:
@@ -306,7 +311,26 @@ class Collector:
 
     def _guards_stamp(self) -> int:
         """Changes when a guard announces or withdraws itself."""
-        return (self._config.control / "guards").stat().st_mtime_ns
+        try:
+            return (self._config.control / "guards").stat().st_mtime_ns
+        except OSError as error:
+            raise RefusedError(
+                f"{self._config.control}: expected the control directory that this collector owns, found "
+                f"{error.strerror}; it ends, and guards that know it close. Start it again"
+            ) from None
+
+    def _tell(self, anomaly: Anomaly) -> None:
+        """Print an anomaly; under a flood only the critical ones, the others are counted until the next tick."""
+        if self._lines_left > 0 or anomaly.severity is Severity.CRITICAL:
+            self._lines_left -= 1
+            self._say(anomaly_line(anomaly))
+        else:
+            self._untold += 1
+
+    def _renew_lines(self) -> None:
+        if self._untold:
+            self._say(f"… and {self._untold} more anomalies in the last moment: see `argus tail` and the journal")
+        self._lines_left, self._untold = _LINES_PER_TICK, 0
 
     def _publish(self, record: Anomaly | Incident | Flag) -> None:
         if self._publisher is not None:
@@ -328,7 +352,7 @@ class Collector:
         for anomaly in found:
             self._publish(anomaly)
             self._writer.put("anomaly", msgspec.structs.asdict(anomaly), decision=False)
-            self._say(anomaly_line(anomaly))
+            self._tell(anomaly)
         for incident in touched.values():
             self._publish(incident)
             self._file_issue(incident)
@@ -500,6 +524,14 @@ class Collector:
 
     # --- status ------------------------------------------------------------------------------------------------------
 
+    def _tell_blind_spots(self) -> None:
+        """One line per cause for what cannot be read."""
+        for source in self._engine.statistics()["sources_read"]:
+            if source["error"] and source["error"] not in self._told_blind:
+                self._told_blind.add(source["error"])
+                self._say(f"blind spot: {printable(source['error'], 300)}")
+                self._writer.put("blind_spot", {"source": source["name"], "error": source["error"]})
+
     def _status_line(self) -> str:
         latest = self._engine.latest()
         rate = (self._accepted - self._accepted_shown) / self._status_every_s
@@ -550,7 +582,11 @@ def _keep_sample(directory: Path, sample: list[dict[str, Any]]) -> None:
 
 
 def _print_line(text: str) -> None:
-    print(text, flush=True)
+    """A line for a person; when nobody reads any more, the auditor goes on without."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _without_verb(request: dict[str, Any]) -> dict[str, Any]:

@@ -314,3 +314,70 @@ def test_tail_shows_what_is_published_and_ends_in_time(collector: Path):
     out, _ = tail.communicate(timeout=30)
     records = [json.loads(line) for line in out.splitlines()]
     assert [(r["record"], r["kind"], r["set"]) for r in records] == [("flag", "write_lockdown", True)]
+
+
+def test_a_closed_standard_output_does_not_stop_the_auditor(tmp_path: Path):
+    configuration(tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "argus.cli.collect", "--config", "argus.toml", "--for", "3s", "--every", "500ms"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline().startswith(b"argus-collect on")
+    process.stdout.close()
+    with process.stderr as errors:
+        assert errors.read() == b""
+    assert process.wait(20) == 0
+
+
+def test_a_control_directory_that_vanishes_ends_the_collector_with_the_reason(tmp_path: Path):
+    configuration(tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "argus.cli.collect", "--config", "argus.toml", "--for", "30s"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_ready(tmp_path, process)
+    (tmp_path / "control").rename(tmp_path / "elsewhere")
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 4
+    assert "expected the control directory that this collector owns" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_flag_deleted_by_hand_is_set_again(collector: Path):
+    done = argus(collector, "trip", "hard_kill", "--config", "argus.toml", "--reason", "to be deleted by an agent")
+    assert done.returncode == 0, done.stderr
+    flag = collector / "control" / "hard_kill.flag"
+    time.sleep(1.3)
+    flag.unlink()
+    for _ in range(60):
+        if flag.exists():
+            break
+        time.sleep(0.05)
+    assert "deleted without a reset" in flag.read_text()
+
+
+def test_a_missing_kernel_feature_is_one_blind_spot_line_and_the_rest_goes_on(tmp_path: Path):
+    proc = tmp_path / "proc"
+    proc.mkdir()
+    for name in ("stat", "loadavg", "uptime", "meminfo", "vmstat"):
+        (proc / name).write_bytes(Path("/proc", name).read_bytes())
+    configuration(tmp_path, f'[host]\nproc = "{proc}"\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "argus.cli.collect", "--config", "argus.toml", "--for", "4s", "--every", "1s"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    blind = [line for line in done.stdout.splitlines() if line.startswith("blind spot:")]
+    assert len([line for line in blind if "pressure" in line]) == 1
+    assert len([line for line in blind if "net/dev" in line]) == 1
+    assert " mem " in done.stdout
