@@ -113,13 +113,14 @@ def kind_of(family: str, series: str) -> str:
     return head if head in ("loop", "budget") else series if head == "causal" else str(family)
 
 
-def rank(kinds: Iterable[str], *, limit: int = 3) -> list[Hypothesis]:
+def rank(kinds: Iterable[str], *, limit: int = 3, floor: float = 0.01) -> list[Hypothesis]:
     """Causes in order of posterior belief.
 
     Parameters
     ----------
     kinds : anomaly kinds of one incident, as `kind_of` names them; repeats count once
     limit : how many to return
+    floor : causes with a smaller posterior are left out, but for the first
 
     Returns
     -------
@@ -138,6 +139,7 @@ def rank(kinds: Iterable[str], *, limit: int = 3) -> list[Hypothesis]:
     weights = [exp(s - top) for s in scores]
     total = sum(weights)
     ranked = sorted(zip(weights, _CAUSES, strict=True), key=lambda pair: -pair[0])[:limit]
+    ranked = ranked[:1] + [pair for pair in ranked[1:] if pair[0] / total >= floor]
     return [
         Hypothesis(
             cause=c.name,

@@ -91,8 +91,13 @@ def test_causes_are_separated_by_what_they_cannot_bring():
     assert hypotheses.rank([]) == []
 
 
+def test_what_is_next_to_impossible_is_not_told():
+    assert all(h.posterior >= 0.01 for h in hypotheses.rank(["loop", "budget"]))
+    assert len(hypotheses.rank(["loop", "budget"], floor=0)) == 3
+
+
 def test_posteriors_are_shares():
-    ranked = hypotheses.rank(["host.system.cpu", "host.system.pressure"], limit=100)
+    ranked = hypotheses.rank(["host.system.cpu", "host.system.pressure"], limit=100, floor=0)
     assert abs(sum(h.posterior for h in ranked) - 1) < 1e-2
     assert [h.posterior for h in ranked] == sorted((h.posterior for h in ranked), reverse=True)
 
