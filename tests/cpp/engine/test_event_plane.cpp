@@ -200,7 +200,7 @@ TEST_CASE("plane: rates are per second since the last look, unknown at the first
 
 TEST_CASE("plane: option values out of bounds are refused with their name") {
     engine::EventPlaneOptions options;
-    options.criteria.push_back({"W5", {0, 600}});
+    options.criteria.push_back({"W5", true, {0, 600}});
     CHECK_THROWS_WITH_AS(EventPlane{options},
                          "criteria.W5.lossy_faults: expected a number in [1.000000, 16.000000], found 0.000000; "
                          "not started",
