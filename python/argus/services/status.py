@@ -81,7 +81,7 @@ def render_status(reply: Mapping[str, Any]) -> str:
     """The collector's own account as plain text."""
     lines = [
         f"argus-collect pid {reply['pid']} on {printable(reply['host'], 64)}, up {reply['uptime_s']:.0f} s, "
-        f"mode {reply['mode']}, state in {reply['home']}",
+        f"mode {reply['mode']}, state in {printable(reply['home'], 240)}",
         f"host    {reply['host_line']}; {reply['series']} series, {reply['processes']} processes",
     ]
     for source in reply["sources_read"]:
@@ -131,7 +131,9 @@ def render_replay(report: ReplayReport, *, limit: int) -> str:
     lines.append(f"{len(report.stops)} stops that would have been made")
     for stop in report.stops[:limit]:
         when = datetime.fromtimestamp(stop.ts / 1e9, UTC).isoformat(timespec="milliseconds")
-        lines.append(f"  {when} {stop.kind} {stop.criterion} [{printable(str(stop.scope), 60)}] {printable(stop.reason, 200)}")
+        lines.append(
+            f"  {when} {stop.kind} {stop.criterion} [{printable(str(stop.scope), 60)}] {printable(stop.reason, 200)}"
+        )
     if report.anomalies:
         lines.append(f"first {min(limit, len(report.anomalies))} anomalies:")
         lines += ["  " + anomaly_line(a) for a in report.anomalies[:limit]]
@@ -141,6 +143,8 @@ def render_replay(report: ReplayReport, *, limit: int) -> str:
 def render_verify(report: VerifyReport) -> str:
     """A verification's verdict on one or two lines."""
     if report.ok:
-        return f"journal holds: {report.records} records, {report.checkpoints} signed checkpoints, head {report.head[:16]}"
+        return (
+            f"journal holds: {report.records} records, {report.checkpoints} signed checkpoints, head {report.head[:16]}"
+        )
     where = f"record {report.first_bad}" if report.first_bad is not None else "the file"
     return f"journal does NOT hold at {where}: {printable(report.reason, 300)}"
