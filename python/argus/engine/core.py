@@ -129,7 +129,11 @@ class Engine:
         host: str | None = None,
     ) -> None:
         options = (
-            EngineOptions() if config is None else config if isinstance(config, EngineOptions) else config.engine_options()
+            EngineOptions()
+            if config is None
+            else config
+            if isinstance(config, EngineOptions)
+            else config.engine_options()
         )
         self.host = host if host is not None else node()
         described = catalog()
@@ -140,9 +144,7 @@ class Engine:
                 sys=options.sys,
                 cgroup=options.cgroup or "",
                 host_plane=host_plane,
-                sources=[
-                    (s["name"], *_source(options, s["name"], s["interval_ms"])) for s in described["sources"]
-                ],
+                sources=[(s["name"], *_source(options, s["name"], s["interval_ms"])) for s in described["sources"]],
                 processes=(
                     options.processes.enabled,
                     options.processes.interval_ms or 1000,
