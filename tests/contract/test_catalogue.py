@@ -158,7 +158,7 @@ def test_an_entry_can_be_off_and_the_engine_still_starts(tmp_path: Path, table: 
         assert off == ([entry["name"]] if table == "sources" else [])
 
 
-@pytest.mark.parametrize("tables", list(itertools.combinations(CATALOG, 2)) + [tuple(CATALOG)], ids="+".join)
+@pytest.mark.parametrize("tables", [*itertools.combinations(CATALOG, 2), tuple(CATALOG)], ids="+".join)
 def test_whole_tables_can_be_off_together(tables: tuple[str, ...]):
     off = frozenset(entry["name"] for table, entry in ENTRIES if table in tables)
     with Engine(on_fixture(disabled=off)) as engine:

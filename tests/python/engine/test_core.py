@@ -6,6 +6,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +212,7 @@ def test_any_split_into_frames_gives_the_same_anomalies_and_decisions(cuts: set[
     def judged(bounds: list[int]) -> tuple[list[Anomaly], list[Any]]:
         with auditor_only(caps_nusd=EVENTFUL_CAP) as engine:
             found = []
-            for start, end in zip(bounds, bounds[1:], strict=False):
+            for start, end in pairwise(bounds):
                 found += give(engine, *events[start:end]).anomalies
             return found + engine.finish(T0 + 7200 * SECOND), engine.decisions()
 
@@ -487,7 +488,7 @@ def test_a_fixture_root_end_to_end():
 
 
 def test_history_of_an_unknown_series_is_refused_by_name():
-    with pytest.raises(UsageError, match="found 'system.nothing'"):
+    with pytest.raises(UsageError, match=r"found 'system\.nothing'"):
         auditor_only().history("system.nothing")
 
 
@@ -616,7 +617,7 @@ def test_a_damaged_state_is_refused(state: bytes, at: float, flip: int):
 @settings(max_examples=20)
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_state_that_ends_early_is_refused(state: bytes, share: float):
-    with pytest.raises(UsageError, match="^restore: "):
+    with pytest.raises(UsageError, match=r"^restore: "):
         auditor_only().restore(state[: int(share * len(state))])
 
 
