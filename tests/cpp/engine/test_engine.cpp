@@ -407,8 +407,8 @@ TEST_CASE("engine: what was learned of the host survives a restart, with the sam
     Nanos now = kStart;
     const auto load = [&](int tick) {
         const int hundredths = tick < 240 ? 40 + tick * 7919 % 23 : 9000;
-        tree.write("proc/loadavg", std::to_string(hundredths / 100) + "." + std::to_string(100 + hundredths % 100).substr(1) +
-                                       " 0.50 0.50 1/100 1234\n");
+        const std::string digits = std::to_string(1'000'000 + hundredths);  // 1009000 is 90.00
+        tree.write("proc/loadavg", digits.substr(1, 4) + "." + digits.substr(5) + " 0.50 0.50 1/100 1234\n");
     };
     int tick = 0;
     for (; tick < 220; ++tick) {
