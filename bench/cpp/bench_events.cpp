@@ -155,6 +155,6 @@ int main() {
     figure("events/causal", [&] { return ingest_all(frames, {{&auditors::causal_auditor, {}}}); });
     figure("events/loop", [&] { return ingest_all(frames, {{&auditors::loop_auditor, {}}}); });
     figure("events/budget", [&] { return ingest_all(frames, {{&auditors::budget_auditor, {}}}); });
-    figure("events/ingest", [&] { return ingest_all(frames, {}); });
+    figure("events/ingest", [&] { return ingest_all(frames, engine::default_auditors()); });
     return pass ? 0 : 1;
 }

@@ -60,6 +60,12 @@ std::vector<SeriesInfo> infos_of(std::span<const NumericSeries> series) {
     return infos;
 }
 
+// A bank needs a detector to stand; without one chosen it is never stepped.
+BankOptions bank_options(BankOptions options) {
+    if (options.detectors.empty()) options.detectors = BankOptions{}.detectors;
+    return options;
+}
+
 }  // namespace
 
 Engine::Engine(EngineOptions options)
@@ -70,7 +76,9 @@ Engine::Engine(EngineOptions options)
       events_(options_.events),
       host_slots_(host_ ? options_.host.max_series : 0),
       event_series_(infos_of(events_.series(clock_.mono()))),
-      bank_(host_slots_ + static_cast<std::uint32_t>(event_series_.size()), options_.bank),
+      scores_(!options_.bank.detectors.empty()),
+      bank_(host_slots_ + static_cast<std::uint32_t>(event_series_.size()), bank_options(options_.bank)),
+      restored_(host_slots_),
       history_((bank_.capacity() + kHistoryTile - 1) / kHistoryTile),
       stops_(options_.guard_every_session),
       row_(bank_.capacity(), kNotANumber) {}
@@ -120,8 +128,10 @@ void Engine::step(Nanos wall_now, std::vector<Anomaly>& out) {
             gather_row();
             row_time_ = wall_now;
             remember();
-            bank_.step(row_, clock_.mono(), wall_now);
-            speak(wall_now, out);
+            if (scores_) {
+                bank_.step(row_, clock_.mono(), wall_now);
+                speak(wall_now, out);
+            }
         }
         ++statistics_.steps;
         statistics_.anomalies += out.size() - before;
@@ -141,24 +151,27 @@ void Engine::finish(Nanos wall_now, std::vector<Anomaly>& out) {
 
 void Engine::gather_row() {
     host_->drain();
-    const auto reopened = host_->reopened();
-    if (!reopened.empty()) {
-        bank_.reset(reopened);
-        for (const std::uint32_t slot : reopened) {
-            auto& tile = history_[slot / kHistoryTile];
-            const std::uint32_t within = slot % kHistoryTile;
-            if (tile) {
-                tile->reset(std::span(&within, 1));
-            } else {
-                tile.emplace(kHistoryTile, options_.history_rows);
-            }
-        }
-    }
+    for (const std::uint32_t slot : host_->reopened()) open_slot(slot);
     const auto observed = host_->row();
     const auto end = std::copy(observed.begin(), observed.end(), row_.begin());
     std::fill(end, row_.begin() + host_slots_, kNotANumber);
     auto* out = row_.data() + host_slots_;
     for (const NumericSeries& series : events_.series(clock_.mono())) *out++ = series.value;
+}
+
+void Engine::open_slot(std::uint32_t slot) {
+    const SeriesInfo* info = series(slot);
+    if (info == nullptr || restored_[slot].empty() || restored_[slot] != info->full_name()) {
+        bank_.reset(std::span(&slot, 1));
+    }
+    restored_[slot].clear();
+    auto& tile = history_[slot / kHistoryTile];
+    const std::uint32_t within = slot % kHistoryTile;
+    if (tile) {
+        tile->reset(std::span(&within, 1));
+    } else {
+        tile.emplace(kHistoryTile, options_.history_rows);
+    }
 }
 
 void Engine::remember() {
@@ -212,15 +225,46 @@ const SeriesInfo* Engine::series(std::uint32_t slot) const noexcept {
 
 std::vector<std::byte> Engine::snapshot() const {
     Writer writer(kStateMagic, kStateVersion);
+    writer.pod(statistics_.steps);
+    writer.pod(host_slots_);
+    for (std::uint32_t slot = 0; slot < host_slots_; ++slot) writer.text(learned_name(slot));
     bank_.save(writer);
     events_.save(writer);
     return writer.finish();
 }
 
 void Engine::restore(std::span<const std::byte> state) {
+    const std::vector<std::byte> before = snapshot();
+    try {
+        load(state);
+    } catch (const CodecError&) {
+        load(before);
+        throw;
+    }
+}
+
+void Engine::load(std::span<const std::byte> state) {
     Reader reader(state, kStateMagic, kStateVersion);
+    const auto steps = reader.pod<std::uint64_t>();
+    if (reader.pod<std::uint32_t>() != host_slots_) throw CodecError("state: of an engine with another host plane");
+    std::vector<std::string> names(host_slots_);
+    for (std::string& name : names) name = reader.text();
     bank_.load(reader);
     events_.load(reader);
+    if (!reader.done()) throw CodecError("state: holds more than an engine with these options has");
+    for (std::uint32_t slot = 0; slot < host_slots_; ++slot) {
+        const SeriesInfo* open = series(slot);
+        if (open == nullptr) continue;
+        if (names[slot] != open->full_name()) bank_.reset(std::span(&slot, 1));
+        names[slot].clear();
+    }
+    restored_ = std::move(names);
+    statistics_.steps = steps;
+}
+
+std::string Engine::learned_name(std::uint32_t slot) const {
+    const SeriesInfo* open = series(slot);
+    return open != nullptr ? open->full_name() : restored_[slot];
 }
 
 }  // namespace argus::engine

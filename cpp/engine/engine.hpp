@@ -22,7 +22,7 @@ namespace argus::engine {
 struct EngineOptions {
     bool host_plane = true;
     HostOptions host;
-    BankOptions bank;
+    BankOptions bank;  // without detectors the host is observed, not judged
     EventPlaneOptions events;
     std::uint32_t history_rows = 3600;
     bool guard_every_session = false;
@@ -75,6 +75,8 @@ public:
     [[nodiscard]] std::uint32_t history_capacity() const noexcept { return options_.history_rows; }
     std::size_t history(std::uint32_t slot, std::span<Nanos> times, std::span<float> values) const;
 
+    // What was learned of a series is handed on by slot and name: a slot that another series opens in starts afresh.
+    // A state that does not fit throws CodecError and changes nothing.
     [[nodiscard]] std::vector<std::byte> snapshot() const;
     void restore(std::span<const std::byte> state);
 
@@ -82,6 +84,9 @@ private:
     static constexpr std::uint32_t kHistoryTile = 256;
 
     void gather_row();
+    void open_slot(std::uint32_t slot);
+    void load(std::span<const std::byte> state);
+    [[nodiscard]] std::string learned_name(std::uint32_t slot) const;
     void remember();
     void speak(Nanos wall_now, std::vector<Anomaly>& out);
     void decide(std::span<const Anomaly> found);
@@ -95,7 +100,9 @@ private:
     EventPlane events_;
     std::uint32_t host_slots_;
     std::vector<SeriesInfo> event_series_;
+    bool scores_;  // there are detectors
     Bank bank_;
+    std::vector<std::string> restored_;  // by slot: the series whose restored state waits for it; empty = none
     std::vector<std::optional<ring::History<float>>> history_;  // a tile of slots gets memory when a series opens in it
     StopPolicy stops_;
     std::optional<EpochWord> word_;

@@ -51,6 +51,10 @@ void check_values(const Leaf& leaf, const std::vector<double>& values) {
 
 }  // namespace
 
+std::vector<AuditorChoice> default_auditors() {
+    return {{&auditors::causal_auditor, {}}, {&auditors::loop_auditor, {}}, {&auditors::budget_auditor, {}}};
+}
+
 std::uint32_t IngestReport::rejected_total() const noexcept {
     return std::accumulate(rejected.begin(), rejected.end(), std::uint32_t{0});
 }
@@ -62,10 +66,6 @@ EventPlane::EventPlane(EventPlaneOptions options)
       series_{{{"agent.events.rate", "{event}/s", kNotANumber},
                {"agent.events.rejected.rate", "{event}/s", kNotANumber},
                {"agent.cost.rate", "USD/s", kNotANumber}}} {
-    if (options_.auditors.empty()) {
-        options_.auditors = {
-            {&auditors::causal_auditor, {}}, {&auditors::loop_auditor, {}}, {&auditors::budget_auditor, {}}};
-    }
     for (AuditorChoice& choice : options_.auditors) {
         if (choice.values.empty()) choice.values = defaults(choice.auditor->leaf);
         check_values(choice.auditor->leaf, choice.values);

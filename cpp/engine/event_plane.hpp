@@ -35,9 +35,11 @@ struct CriterionChoice {
     std::vector<double> values;  // in descriptor order
 };
 
+[[nodiscard]] std::vector<AuditorChoice> default_auditors();  // causal, loop and budget with their defaults
+
 struct EventPlaneOptions {
     events::LedgerOptions ledger;
-    std::vector<AuditorChoice> auditors;  // empty = causal, loop and budget with their defaults
+    std::vector<AuditorChoice> auditors = default_auditors();  // none = events are counted, not judged
     std::vector<CriterionChoice> criteria;  // those not named hold with their defaults
     std::uint32_t max_anomalies = 4096;   // appended per call
     std::uint32_t quarantine = 64;        // refused events kept as a sample, newest

@@ -31,6 +31,11 @@ def instruction_set() -> str:
     return str(_core.instruction_set())
 
 
+_CAPPED: Final = tuple(kind.value for kind in ScopeKind if kind is not ScopeKind.TASK)
+_INT64_MAX: Final = 2**63 - 1
+_HISTORY_ROWS_MAX: Final = 86_400 * 100  # a day at the shortest tick
+
+
 class SourceOption(msgspec.Struct, frozen=True, kw_only=True):
     """Whether and how often (ms) a source is read; interval None = the source's own default."""
 
@@ -133,6 +138,7 @@ class Engine:
         self.host = host if host is not None else node()
         described = catalog()
         try:
+            _check(options, described)
             self._core = _core.Engine(
                 proc=options.proc,
                 sys=options.sys,
@@ -146,7 +152,7 @@ class Engine:
                 detectors=_leaves(described["detectors"], options.detectors, options.disabled, "detectors"),
                 auditors=_leaves(described["auditors"], options.auditors, options.disabled, "auditors"),
                 criteria=_leaves(described["criteria"], options.criteria, options.disabled, "criteria"),
-                caps_nusd={ScopeKind(kind).value: nusd for kind, nusd in options.caps_nusd.items()},
+                caps_nusd=options.caps_nusd,
                 caps_strict=options.caps_strict,
                 prices=options.prices_nusd_per_mtok,
                 false_alarms_per_day=options.false_alarms_per_day,
@@ -221,16 +227,33 @@ class Engine:
         self._core.release_stop(kind.value, scope.kind.value, scope.id)
 
     def bind_session(self, session: str, *, tenant: str = "") -> int:
-        """A credential that alone may speak for `session`; events of others that claim it are counted as forged."""
-        return int(self._core.bind_session(tenant, session))
+        """A credential that alone may speak for `session`; events of others that claim it are counted as forged.
+
+        Raises
+        ------
+        UsageError : the session is owned by another credential, or a name is empty or too long
+        """
+        try:
+            return int(self._core.bind_session(tenant, session))
+        except ValueError as error:
+            raise UsageError(str(error)) from None
 
     def release_session(self, credential: int) -> None:
         """Forget a credential; its session stays in the ledger."""
         self._core.release_session(credential)
 
     def set_cap(self, kind: ScopeKind, name: str, cap_nusd: int, *, tenant: str = "", strict: bool = False) -> None:
-        """An absolute cap in nano-USD for one scope; strict = estimated cost counts as if it were metered."""
-        self._core.set_cap(kind.value, tenant, name, cap_nusd, strict)
+        """An absolute cap in nano-USD for one scope, 0 = none; strict = estimated cost counts as if it were metered.
+
+        Raises
+        ------
+        UsageError : the scope is a task, which no cap fits, or the cap is no amount
+        """
+        try:
+            _check_whole("set_cap", cap_nusd, 0, _INT64_MAX)
+            self._core.set_cap(kind.value, tenant, name, cap_nusd, strict)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
 
     def spend(self, kind: ScopeKind, name: str, *, tenant: str = "") -> dict[str, int]:
         """Metered, reserved and upper-bound spend of a scope in nano-USD."""
@@ -287,6 +310,28 @@ class Engine:
 
     def _records(self, found: list[dict[str, Any]]) -> list[Anomaly]:
         return [_anomaly(record, self.host) for record in found]
+
+
+def _check(options: EngineOptions, described: dict[str, list[dict[str, Any]]]) -> None:
+    """What the core takes on trust: names that must exist, amounts and sizes that must make sense."""
+    sources = [source["name"] for source in described["sources"]]
+    known = {leaf["name"] for group in described.values() for leaf in group}
+    for table, given, names in (("sources", set(options.sources), set(sources)), ("disabled", options.disabled, known)):
+        if unknown := sorted(set(given) - names):
+            raise ValueError(f"{table}: no leaf {unknown[0]!r}; known: {', '.join(sorted(names))}")
+    for kind, nusd in options.caps_nusd.items():
+        if kind not in _CAPPED:
+            raise ValueError(f"caps_nusd: expected one of {', '.join(_CAPPED)}, found {kind!r}")
+        _check_whole(f"caps_nusd.{kind}", nusd, 1, _INT64_MAX)
+    for model, prices in options.prices_nusd_per_mtok.items():
+        for price in prices:
+            _check_whole(f"prices_nusd_per_mtok[{model!r}]", price, 0, _INT64_MAX)
+    _check_whole("history_rows", options.history_rows, 1, _HISTORY_ROWS_MAX)
+
+
+def _check_whole(where: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{where}: expected an integer in [{low}, {high}], found {value!r}")
 
 
 def _source(options: EngineOptions, name: str, default_ms: int) -> tuple[bool, int]:

@@ -87,18 +87,23 @@ class Sessions:
 
         Raises
         ------
-        UsageError : the session is registered by a live supervisor already, or its id is empty or too long
+        UsageError : the session is registered by a live supervisor already, its id or tenant is empty or too long, or
+            its cap is no amount; no socket stays open
         """
         if not 0 < len(request.session.encode()) <= 128:
             raise UsageError(f"session: expected 1 to 128 bytes, found {len(request.session.encode())}")
         if request.session in self._open:
             raise UsageError(f"session: {request.session!r} is registered already; choose another id with --session")
-        endpoint = self._inlet.open_session(request.session, self._directory)
         credential = self._engine.bind_session(request.session, tenant=request.tenant)
-        if request.cap_nusd:
-            self._engine.set_cap(
-                ScopeKind.SESSION, request.session, request.cap_nusd, tenant=request.tenant, strict=False
-            )
+        try:
+            if request.cap_nusd:
+                self._engine.set_cap(
+                    ScopeKind.SESSION, request.session, request.cap_nusd, tenant=request.tenant, strict=False
+                )
+            endpoint = self._inlet.open_session(request.session, self._directory)
+        except BaseException:
+            self._engine.release_session(credential)
+            raise
         session = Session(request=request, credential=credential, endpoint=endpoint)
         self._open[request.session] = session
         self._credentials[endpoint] = credential

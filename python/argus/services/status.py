@@ -81,7 +81,7 @@ def render_status(reply: Mapping[str, Any]) -> str:
     """The collector's own account as plain text."""
     lines = [
         f"argus-collect pid {reply['pid']} on {printable(reply['host'], 64)}, up {reply['uptime_s']:.0f} s, "
-        f"mode {reply['mode']}, state in {reply['home']}",
+        f"mode {reply['mode']}, state in {printable(reply['home'], 240)}",
         f"host    {reply['host_line']}; {reply['series']} series, {reply['processes']} processes",
     ]
     for source in reply["sources_read"]:

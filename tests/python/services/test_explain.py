@@ -1,0 +1,75 @@
+"""`argus explain criteria`: the criteria that the core judges by, with the values in force."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from argus import config
+from argus.engine.core import EVENT_TIME, Engine, EngineOptions, catalog
+from argus.services import explain
+
+T0 = 1_760_000_000_000_000_000
+USD = 10**9
+
+
+def load(folder: Path, text: str) -> config.Config:
+    (folder / "argus.toml").write_text(text)
+    return config.load(folder / "argus.toml", environ={})
+
+
+def test_every_criterion_of_the_catalogue_is_explained_in_its_order():
+    rows = explain.criteria(EngineOptions())
+    assert [row["name"] for row in rows] == [c["name"] for c in catalog()["criteria"]]
+    for row, described in zip(rows, catalog()["criteria"], strict=True):
+        assert row["severity"] == described["severity"]
+        assert row["documentation"] == described["documentation"]
+        assert [o["name"] for o in row["options"]] == [o["name"] for o in described["options"]]
+        assert all(o["value"] == o["default"] for o in row["options"])
+        assert row["enabled"] is True
+
+
+def test_a_critical_criterion_kills_and_a_warning_locks_down():
+    stops = {row["severity"]: row["stop"] for row in explain.criteria(EngineOptions())}
+    assert stops == {"critical": "hard_kill", "warning": "write_lockdown"}
+
+
+def test_defaults_explained_from_options_and_from_a_configuration_are_the_same():
+    assert explain.criteria(config.defaults(environ={})) == explain.criteria(EngineOptions())
+
+
+def test_what_is_explained_is_what_is_configured(tmp_path: Path):
+    loaded = load(tmp_path, "[criteria.W1]\nshare = 0.5\n[criteria.C2]\nenabled = false\n")
+    rows = {row["name"]: row for row in explain.criteria(loaded)}
+    assert rows["W1"]["options"][0]["value"] == 0.5
+    assert rows["W1"]["options"][0]["default"] == 0.8
+    assert [name for name, row in rows.items() if not row["enabled"]] == ["C2"]
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
+def test_what_is_explained_is_what_is_judged_by(tmp_path: Path, share: float):
+    loaded = load(tmp_path, f"[budgets]\nsession_usd = 100\n[criteria.W1]\nshare = {share}\n")
+    (row,) = [row for row in explain.criteria(loaded) if row["name"] == "W1"]
+    bar = round(row["options"][0]["value"] * 100 * USD)
+    with Engine(loaded, host_plane=False) as engine:
+        spoken = []
+        for number, nusd in enumerate((bar - 1, 1), 1):
+            event = {"v": 1, "id": f"e{number}", "type": "token_cost_logged", "ts": T0 + number, "source": "s"}
+            event |= {"seq": number, "session": "run", "model": "m", "cost_nusd": nusd}
+            spoken.append([a.criterion for a in engine.ingest(msgpack.packb(event), now=EVENT_TIME).anomalies])
+    assert spoken == [[], ["W1"]]
+
+
+def test_the_text_marks_what_differs_from_its_default_and_what_is_off(tmp_path: Path):
+    loaded = load(tmp_path, "[criteria.W1]\nshare = 0.5\n[criteria.C2]\nenabled = false\nduration_s = 90\n")
+    text = explain.render_criteria(explain.criteria(loaded))
+    lines = text.split("\n")
+    assert len(lines) == sum(1 + len(c["options"]) for c in catalog()["criteria"])
+    (w1,) = [line for line in lines if line.startswith("W1 ")]
+    assert "warning → write_lockdown.flag  [on]" in w1
+    assert [line[:2] for line in lines if "[OFF]" in line] == ["C2"]
+    assert [line.split()[0] for line in lines if "(default " in line] == ["duration_s", "share"]
+    assert any("duration_s = 90 s  (default 120)" in line for line in lines)
+    assert any(line.strip().startswith("share = 0.5  (default 0.8)") for line in lines)
