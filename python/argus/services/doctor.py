@@ -23,6 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from argus.config import Config, read_catalogue
+from argus.guard import start_time_ns
 from argus.schema import StopKind
 
 _GIB: Final = 2**30
@@ -32,8 +33,6 @@ _NETWORK_FILE_SYSTEMS: Final = frozenset(
     | {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs"}
 )
 _CAPABILITIES: Final = {19: "CAP_SYS_PTRACE", 21: "CAP_SYS_ADMIN", 38: "CAP_PERFMON", 39: "CAP_BPF"}
-_V3_FLAGS: Final = frozenset(["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"])
-_V4_FLAGS: Final = frozenset(["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"])
 _TIME_ERROR: Final = 5  # adjtimex(2): the clock is not synchronised
 
 
@@ -167,16 +166,11 @@ def _read(path: Path) -> str:
 
 
 def _core(_: Config) -> Iterator[Finding]:
-    import argus.engine.host  # noqa: F401 - the compiled module is loaded here; a failure becomes the finding
+    from argus.engine.core import instruction_set  # loads the compiled module: a failure becomes the finding
 
-    best, why = "baseline", "any x86-64" if os.uname().machine == "x86_64" else os.uname().machine
-    found = re.search(r"^flags\s*:(.*)$", _read(Path("/proc/cpuinfo")), re.MULTILINE)
-    flags = set(found[1].split()) if found else set()
-    if flags >= _V3_FLAGS:
-        best, why = ("v4", "AVX-512") if flags >= _V4_FLAGS else ("v3", "AVX2")
-    forced = os.environ.get("ARGUS_ISA", "")
-    note = f", ARGUS_ISA={_printable(forced)!r} asks for another" if forced and forced != best else ""
-    yield _ok("core", f"loaded; this processor runs kernels for {best} ({why}){note}")
+    wide = {"v4": "AVX-512", "v3": "AVX2"}
+    level = instruction_set()
+    yield _ok("core", f"loaded; kernels run for {level} ({wide.get(level, 'any ' + os.uname().machine)})")
 
 
 def _sources(catalog: Mapping[str, Any] | None, config: Config) -> Iterator[Finding]:
@@ -542,17 +536,26 @@ def _control(config: Config) -> Iterator[Finding]:
 def _guards(config: Config) -> Iterator[Finding]:
     folder = config.control / "guards"
     try:
-        names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-    except FileNotFoundError:
-        names = []
+        announced = [_announced(path) for path in folder.glob("[!.]*.json")] if folder.is_dir() else []
     except OSError as error:
         yield _missing("guards", f"{folder}: {error.strerror}", "let this user read the control directory")
         return
-    if names:
-        yield _ok("guards", f"{len(names)} announced")
+    live = sum(announced)
+    stale = f", {len(announced) - live} left behind by processes that are gone" if live < len(announced) else ""
+    if live:
+        yield _ok("guards", f"{live} announced and alive{stale}")
     else:
         fix = "start agents by 'argus run -- COMMAND', or call argus.guard.attach() in them"
-        yield _partial("guards", "none announced: a stop has no reader yet", fix)
+        yield _partial("guards", f"none announced: a stop has no reader yet{stale}", fix)
+
+
+def _announced(path: Path) -> bool:
+    """Whether the process that announced itself there lives."""
+    try:
+        told = msgspec.json.decode(path.read_bytes()[:4096])
+        return bool(start_time_ns(int(told["pid"])) == told["start_time"])
+    except (OSError, ValueError, KeyError, TypeError, msgspec.DecodeError):
+        return False
 
 
 def _journal(config: Config) -> Iterator[Finding]:

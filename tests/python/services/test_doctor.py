@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from argus import guard
 from argus.config import Config, Inlets, Killswitch, Outlets, SourceSettings, State, ZmqOutlet
 from argus.services import doctor
 from argus.services.doctor import State as Seen
@@ -109,7 +110,7 @@ def test_a_check_that_fails_is_a_finding(config, engine, monkeypatch):
 
 
 def test_without_a_core_the_rest_is_still_examined(config, monkeypatch):
-    monkeypatch.setitem(sys.modules, "argus.engine.host", None)
+    monkeypatch.setitem(sys.modules, "argus.engine.core", None)
     found = findings(config)
     assert Seen.MISSING is found["core"].state
     assert "control directory" in found and "disk" in found
@@ -182,7 +183,9 @@ def test_announced_guards_are_counted(config, tmp_path):
     (tmp_path / "control/guards").mkdir(parents=True)
     (tmp_path / "control/guards/1.json").touch()
     (tmp_path / "control/guards/.temporary").touch()
-    assert findings(config)["guards"].detail == "1 announced"
+    assert "1 left behind" in findings(config)["guards"].detail
+    with guard.Guard(tmp_path / "control"):
+        assert findings(config)["guards"].detail == "1 announced and alive, 1 left behind by processes that are gone"
 
 
 def test_keys_that_others_reach_are_told(config, tmp_path):
