@@ -6,7 +6,6 @@ temporary folder. Every step is timed from the event that crossed the line; the 
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from argus.killswitch.control import Control
 from argus.record.journal import read
 from argus.record.verify import verify
 from argus.schema import Scope, ScopeKind, StopKind
-from argus.services.session import register, report, start_collector, told
+from argus.services.session import register, report, session_environment, start_collector, told
 from argus.services.sessions import SessionRequest, own_identity
 
 _BUDGET_NUSD = 1_000_000_000
@@ -87,7 +86,7 @@ def _rehearse(folder: Path, tell: Callable[[str], object]) -> list[Step]:
             [sys.executable, "-m", "argus.services.runaway"],
             control=reply["control"],
             scope=Scope(ScopeKind.SESSION, _SESSION, session=_SESSION),
-            env={**os.environ, "ARGUS_EVENTS": reply["endpoint"], "ARGUS_CONTROL": reply["control"]},
+            env=session_environment(_SESSION, reply),
             grace_s=0.2,
         )
         gone_ns = time.time_ns() - time.monotonic_ns() + result.flag_seen_ns + result.all_gone_ns

@@ -64,7 +64,7 @@ def run_session(
             list(command),
             control=reply["control"],
             scope=Scope(ScopeKind.SESSION, name, session=name),
-            env={**os.environ, "ARGUS_EVENTS": reply["endpoint"], "ARGUS_CONTROL": reply["control"]},
+            env=session_environment(name, reply),
             pause=pause,
             grace_s=grace_s,
             when_silent=config.killswitch.when_silent,
@@ -124,6 +124,16 @@ def report(home: Path, session: str, result: supervise.RunResult) -> dict[str, A
     except ArgusError as error:
         print(f"argus run: the end of session {session} could not be reported: {error}", file=sys.stderr)
         return {}
+
+
+def session_environment(session: str, reply: dict[str, Any]) -> dict[str, str]:
+    """What an agent of `session` inherits: this environment, with the session's own scope, endpoint and control."""
+    return {
+        **os.environ,
+        "ARGUS_SESSION": session,
+        "ARGUS_EVENTS": reply["endpoint"],
+        "ARGUS_CONTROL": reply["control"],
+    }
 
 
 def told(result: supervise.RunResult) -> str:

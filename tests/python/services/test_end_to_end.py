@@ -121,6 +121,18 @@ def test_a_child_that_ends_by_itself_keeps_its_exit_status(collector: Path):
     assert not list((collector / "control").rglob("*.flag"))
 
 
+def test_a_run_within_a_run_is_a_session_of_its_own(collector: Path):
+    show = "import os; print(os.environ['ARGUS_SESSION'], os.environ['ARGUS_EVENTS'])"
+    inner = [sys.executable, "-m", "argus.cli.main", "run", "--config", "argus.toml", "--session", "inner", "--"]
+    done = argus(
+        collector, "run", "--config", "argus.toml", "--session", "outer", "--", *inner, sys.executable, "-c", show
+    )
+    assert done.returncode == 0, done.stderr
+    session, endpoint = done.stdout.split()
+    assert session == "inner"
+    assert "/inner-" in endpoint
+
+
 def test_without_a_budget_the_session_is_observed_only(collector: Path):
     (collector / "child.py").write_text(RUNAWAY.replace("range(600)", "range(60)").replace("'60'", "'1'"))
     done = argus(collector, "run", "--config", "argus.toml", "--", sys.executable, "child.py")
