@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import zmq
 
-from argus.engine.core import Decision, Engine
+from argus.engine.core import Decision, Engine, Latest
 from argus.errors import ArgusError, RefusedError, UnreachableError, UsageError
 from argus.judge.incident import IncidentBook
 from argus.killswitch.control import Control, Trip
@@ -30,7 +30,7 @@ from argus.record.keys import SigningKey, open_keys
 from argus.record.writer import JournalWriter
 from argus.schema import Anomaly, Flag, Incident, IncidentState, Scope, ScopeKind, Severity, StopKind
 from argus.services.sessions import SessionRequest, Sessions
-from argus.services.status import anomaly_line, busiest, host_line, printable
+from argus.services.status import NOT_OBSERVED, anomaly_line, busiest, host_line, printable
 from argus.wire.jsonl import Follower, Frame, Stream
 from argus.wire.zmq import CommandServer, EventInlet, Publisher, ReplayServer
 
@@ -41,6 +41,7 @@ _HEARTBEAT_S = 1.0
 _FOLLOW_S = 0.1
 _FRAMES_PER_TURN = 8  # each may hold 1,024 events: the heartbeat must not wait for more
 _LINES_PER_TICK = 50
+_HOST_LATE_S = 10.0
 _SCOPE_KINDS = frozenset(map(str, ScopeKind))
 _ABSOLUTE = frozenset({"C1"})  # criteria that no hold suppresses
 _ACTOR = "argus"
@@ -95,6 +96,7 @@ class Collector:
         self._issues_lock = threading.Lock()
         self._last_trouble = ""
         self._told_blind: set[str] = set()
+        self._host_seen = (self._started, NOT_OBSERVED)
 
     def run(self, seconds: float | None = None) -> int:
         """Collect until Ctrl-C, SIGTERM or `seconds` have passed; returns the exit status.
@@ -540,7 +542,7 @@ class Collector:
         flags = ", ".join(sorted(f"{f.kind} {f.scope}" for f in self._standing.values())) or "none"
         parts = [
             time.strftime("%H:%M:%S"),
-            host_line(latest.names, latest.values),
+            self._host_words(latest),
             "busiest " + (" ".join(busiest(self._engine.processes())) or "none"),
             f"events {rate:.1f}/s from {len(counted['event_sources'])} sources, {self._rejected} rejected",
             f"sessions {len(self._sessions)}",
@@ -548,6 +550,14 @@ class Collector:
             f"flags {printable(flags, 120)}",
         ]
         return " | ".join(parts)
+
+    def _host_words(self, latest: Latest) -> str:
+        """The newest row in words; a sample that is late by a moment leaves the words of the row before."""
+        words = host_line(latest.names, latest.values)
+        now = time.monotonic()
+        if words != NOT_OBSERVED or now - self._host_seen[0] > _HOST_LATE_S:
+            self._host_seen = (now, words) if words != NOT_OBSERVED else (self._host_seen[0], words)
+        return self._host_seen[1]
 
     def _status(self) -> dict[str, Any]:
         counted = self._engine.statistics()
@@ -559,7 +569,7 @@ class Collector:
             "uptime_s": time.monotonic() - self._started,
             "mode": self._mode,
             "home": str(self._config.home.absolute()),
-            "host_line": host_line(latest.names, latest.values),
+            "host_line": self._host_words(latest),
             "processes": len(self._engine.processes().get("pid", ())),
             "accepted": self._accepted,
             "rejected_total": self._rejected,

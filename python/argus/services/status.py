@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from argus.record.verify import VerifyReport
     from argus.services.replay import ReplayReport
 
+NOT_OBSERVED = "host not observed"
 _CPU_MODES = ("user", "nice", "system", "idle", "iowait", "interrupt", "softirq", "steal")
 _STALL = "system.pressure.stall_time{{system.pressure.kind=some,system.pressure.resource={}}}"
 _MARK = {Severity.INFO: "info", Severity.WARNING: "WARNING", Severity.CRITICAL: "CRITICAL"}
@@ -74,7 +75,7 @@ def host_line(names: tuple[str, ...], values: NDArray[np.float64]) -> str:
     stalls = {name: at.get(_STALL.format(name), 0.0) for name in ("cpu", "memory", "io")}
     if told := " ".join(f"{name} {share:.0%}" for name, share in stalls.items() if share >= 0.005):
         parts.append("stalled " + told)
-    return " ".join(parts) or "host not observed"
+    return " ".join(parts) or NOT_OBSERVED
 
 
 def render_status(reply: Mapping[str, Any]) -> str:
