@@ -54,6 +54,8 @@ public:
     virtual void on_tick(Nanos now, events::Ledger& ledger, Emit& emit) = 0;
     // No more events will come: what waits for others is judged on what is known.
     virtual void finish(Nanos, events::Ledger&, Emit&) {}
+    // A person cleared a stop of `scope`: what stands there is said again when it goes on.
+    virtual void rearm(const Scope&, events::Ledger&) {}
     virtual void save(Writer& writer) const = 0;
     virtual void load(Reader& reader) = 0;
 };

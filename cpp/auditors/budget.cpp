@@ -35,6 +35,16 @@ public:
     }
 
     void on_tick(Nanos, Ledger&, Emit&) override {}
+    void rearm(const Scope& scope, Ledger& ledger) override {
+        auto& accounts = ledger.accounts();
+        for (const std::size_t list : {events::kPinned, events::kCommon}) {
+            for (std::uint32_t i = accounts.oldest(list); i != events::kNone; i = accounts.newer(i)) {
+                Account& account = accounts[i];
+                const bool same = account.kind == scope.kind && account.id == scope.id;
+                if (same || scope.kind == ScopeKind::host) account.spoken = 0;
+            }
+        }
+    }
     void save(Writer&) const override {}
     void load(Reader&) override {}
 

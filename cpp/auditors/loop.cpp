@@ -103,6 +103,14 @@ public:
         }
     }
 
+    void rearm(const Scope& scope, Ledger&) override {
+        for (const std::size_t list : {kIdle, kInFlight}) {
+            for (std::uint32_t i = loops_.oldest(list); i != kNone; i = loops_.newer(i)) {
+                if (!within(loops_[i], scope)) continue;
+                for (Run& run : loops_[i].runs) run.spoken = 0;
+            }
+        }
+    }
     void save(Writer& writer) const override { loops_.save(writer); }
     void load(Reader& reader) override { loops_.load(reader); }
 
@@ -111,6 +119,17 @@ private:
         const std::uint32_t i = loops_.find(key, [](const Loop&) { return true; });
         if (i != kNone || !open) return i;
         return loops_.create(key, kIdle, [](std::uint32_t) {});
+    }
+
+    [[nodiscard]] static bool within(const Loop& loop, const Scope& scope) noexcept {
+        switch (scope.kind) {
+            case ScopeKind::host: return true;
+            case ScopeKind::tenant: return loop.tenant == scope.id;
+            case ScopeKind::agent: return loop.agent == scope.id;
+            case ScopeKind::session: return loop.session == scope.id;
+            case ScopeKind::task: return loop.task == scope.id;
+        }
+        return false;
     }
 
     static void name(Loop& loop, const Event& event) noexcept {

@@ -288,7 +288,7 @@ void bind_stops(py::class_<Engine>& c) {
              })
         .def("release_stop",
              [](Engine& engine, const std::string& stop, const std::string& kind, const std::string& name) {
-                 engine.stops().release(stop_kind(stop), scope_kind(kind), name);
+                 engine.release_stop(stop_kind(stop), scope_kind(kind), name);
              })
         .def("bind_session", [](Engine& engine, const std::string& tenant,
                                 const std::string& session) { return engine.events().bind_session(tenant, session); })

@@ -212,6 +212,14 @@ void Engine::decide(std::span<const Anomaly> found) {
     }
 }
 
+void Engine::release_stop(StopKind kind, ScopeKind scope, const std::string& id) {
+    stops_.release(kind, scope, id);
+    Scope cleared;
+    cleared.kind = scope;
+    cleared.id = id;
+    events_.rearm(cleared);
+}
+
 void Engine::attach_control(const std::string& path) { word_.emplace(path, /*create=*/true); }
 
 const SeriesInfo* Engine::series(std::uint32_t slot) const noexcept {

@@ -60,6 +60,9 @@ public:
     void attach_control(const std::string& path);
     void set_enforce(bool enforce) noexcept { enforce_ = enforce; }
 
+    // A stop was cleared, or the hold on it ended: its next reason counts again.
+    void release_stop(StopKind kind, ScopeKind scope, const std::string& id);
+
     [[nodiscard]] StopPolicy& stops() noexcept { return stops_; }
     [[nodiscard]] EventPlane& events() noexcept { return events_; }
     [[nodiscard]] HostPlane* host() noexcept { return host_.get(); }

@@ -190,6 +190,10 @@ IngestReport EventPlane::ingest(std::span<const std::byte> frame, std::uint32_t 
     return report;
 }
 
+void EventPlane::rearm(const Scope& scope) {
+    for (const auto& auditor : auditors_) auditor->rearm(scope, ledger_);
+}
+
 void EventPlane::tick(Nanos now, std::vector<Anomaly>& out) {
     out_ = &out;
     said_ = 0;

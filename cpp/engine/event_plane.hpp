@@ -97,6 +97,7 @@ public:
     IngestReport ingest(std::span<const std::byte> frame, std::uint32_t credential, bool require_seq, Nanos now,
                         std::vector<Anomaly>& out);
     void tick(Nanos now, std::vector<Anomaly>& out);
+    void rearm(const Scope& scope);  // see Auditor::rearm
     void finish(Nanos now, std::vector<Anomaly>& out);  // end of a replay: nothing is waited for any longer
 
     [[nodiscard]] events::Spend spend(ScopeKind kind, std::string_view tenant, std::string_view id) const;

@@ -41,7 +41,8 @@ std::optional<Decision> StopPolicy::decide(const Anomaly& anomaly) {
 }
 
 void StopPolicy::release(StopKind kind, ScopeKind scope_kind, const std::string& id) {
-    latched_.erase({kind, {scope_kind, id}});
+    // There is one host: it is latched without a name, whatever its records call it.
+    latched_.erase({kind, {scope_kind, scope_kind == ScopeKind::host ? std::string{} : id}});
 }
 
 }  // namespace argus::engine

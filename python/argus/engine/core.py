@@ -223,7 +223,7 @@ class Engine:
         self._core.set_guarded([(kind.value, name) for kind, name in scopes])
 
     def release_stop(self, kind: StopKind, scope: Scope) -> None:
-        """A stop was cleared: its next reason counts again."""
+        """A stop was cleared, or the hold on it ended: its next reason counts again, also one that still stands."""
         self._core.release_stop(kind.value, scope.kind.value, scope.id)
 
     def bind_session(self, session: str, *, tenant: str = "") -> int:

@@ -92,6 +92,7 @@ class Collector:
         self._guards_changed = 0
         self._lines_left, self._untold = _LINES_PER_TICK, 0
         self._standing: dict[str, Flag] = {}  # by path
+        self._held: list[tuple[StopKind, Scope]] = []  # stops that a hold kept back
         self._issues_due: dict[str, _IssueDue] = {}
         self._issues_lock = threading.Lock()
         self._last_trouble = ""
@@ -309,7 +310,12 @@ class Collector:
         # A registered session has its supervisor, announced or about to be.
         supervised = {(ScopeKind.SESSION, session.request.session) for session in self._sessions}
         self._engine.set_guarded(announced | supervised)
-        self._engine.set_enforce(self._mode == "enforce" and not self._control.holds())
+        holds = self._control.holds()
+        self._engine.set_enforce(self._mode == "enforce" and not holds)
+        if self._held and not holds:
+            for kind, scope in self._held:
+                self._engine.release_stop(kind, scope)
+            self._held.clear()
 
     def _guards_stamp(self) -> int:
         """Changes when a guard announces or withdraws itself."""
@@ -398,6 +404,8 @@ class Collector:
         self._on_disk(lambda: self._make_durable(trip, decision.anomaly))
         if trip.error:
             self._trouble(RefusedError(f"{trip.path or self._config.control}: {trip.error}"))
+        if trip.held:
+            self._held.append((decision.kind, decision.scope))
         if trip.stops and not trip.existed:
             self._announce(trip.flag())
         self._say(f"  → {printable(action, 200)}: {trip.path}")

@@ -44,6 +44,13 @@ TEST_CASE("stops: critical asks for hard_kill, warning for write_lockdown, each 
     CHECK(policy.decide(anomaly(Severity::critical)).has_value());
 }
 
+TEST_CASE("stops: the host is released under any name") {
+    StopPolicy policy(false);
+    REQUIRE(policy.decide(anomaly(Severity::critical)).has_value());
+    policy.release(StopKind::hard_kill, ScopeKind::host, "some-host");
+    CHECK(policy.decide(anomaly(Severity::critical)).has_value());
+}
+
 TEST_CASE("stops: the narrowest guarded scope is used, else the next one up, else the host") {
     StopPolicy policy(false);
     const Scope task = anomaly(Severity::critical).scope;

@@ -393,3 +393,34 @@ def test_a_missing_kernel_feature_is_one_blind_spot_line_and_the_rest_goes_on(tm
     assert len([line for line in blind if "pressure" in line]) == 1
     assert len([line for line in blind if "net/dev" in line]) == 1
     assert " mem " in done.stdout
+
+
+def test_a_hold_keeps_an_automatic_stop_back_until_it_ends(collector: Path):
+    from argus.wire.emitter import Emitter
+
+    done = argus(
+        collector, "hold", "--config", "argus.toml", "--for", "5s", "--reason", "a maintenance of five seconds"
+    )
+    assert done.returncode == 0, done.stderr
+    time.sleep(1.2)
+    flag = collector / "control" / "write_lockdown.flag"
+    with Emitter(f"ipc://{collector}/pull.sock", session="s") as emitter:
+
+        def turn(nusd: int) -> None:
+            emitter.emit("tool_called", tool="x", args_hash="aa", result_hash="bb")
+            emitter.emit("token_cost_logged", model="m", cost_nusd=nusd)
+            time.sleep(0.1)
+
+        for _ in range(6):
+            turn(40_000_000)
+        assert not flag.exists()
+        assert list((collector / "control" / "shadow").rglob("*write_lockdown*"))
+        for _ in range(100):
+            turn()
+            if flag.exists():
+                break
+    assert flag.exists()
+    assert (
+        not (collector / "control" / "hard_kill.flag").exists()
+        or "C2" in (collector / "control" / "hard_kill.flag").read_text()
+    )
