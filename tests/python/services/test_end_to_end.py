@@ -416,11 +416,8 @@ def test_a_hold_keeps_an_automatic_stop_back_until_it_ends(collector: Path):
         assert not flag.exists()
         assert list((collector / "control" / "shadow").rglob("*write_lockdown*"))
         for _ in range(100):
-            turn()
+            turn(1_000_000)
             if flag.exists():
                 break
     assert flag.exists()
-    assert (
-        not (collector / "control" / "hard_kill.flag").exists()
-        or "C2" in (collector / "control" / "hard_kill.flag").read_text()
-    )
+    assert not (collector / "control" / "hard_kill.flag").exists()
