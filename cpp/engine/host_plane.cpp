@@ -111,14 +111,14 @@ HostPlane::~HostPlane() { stop(); }
 
 void HostPlane::add_sources(const HostOptions& options, std::span<const sources::SourceDescriptor* const> catalog,
                             const Io& io) {
-    for (const SourceOption& option : options.sources) {
+    for (const SourceChoice& option : options.sources) {
         const bool known = std::any_of(catalog.begin(), catalog.end(),
                                        [&](const auto* descriptor) { return option.name == descriptor->name; });
         if (!known) throw std::invalid_argument("sources." + option.name + ": no such source; not started");
     }
     for (const sources::SourceDescriptor* descriptor : catalog) {
-        SourceOption option{descriptor->name, true, 0};
-        for (const SourceOption& given : options.sources) {
+        SourceChoice option{descriptor->name, true, 0};
+        for (const SourceChoice& given : options.sources) {
             if (given.name == option.name) option = given;
         }
         const std::int64_t wanted = option.interval_ms == 0 ? descriptor->interval_ms : option.interval_ms;

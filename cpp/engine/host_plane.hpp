@@ -19,7 +19,7 @@
 
 namespace argus::engine {
 
-struct SourceOption {
+struct SourceChoice {
     std::string name;
     bool enabled = true;
     std::int64_t interval_ms = 0;  // 0 = the descriptor's default
@@ -27,7 +27,7 @@ struct SourceOption {
 
 struct HostOptions {
     sources::Roots roots;
-    std::vector<SourceOption> sources;  // those not named run with their defaults
+    std::vector<SourceChoice> sources;  // those not named run with their defaults
     bool processes = true;
     std::int64_t processes_interval_ms = 1000;
     std::uint32_t max_series = 16384;

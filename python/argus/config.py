@@ -275,7 +275,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
     def engine_options(self) -> EngineOptions:
         """What the core needs of this configuration."""
-        from argus.engine.core import EngineOptions, SourceOption
+        from argus.engine.core import EngineOptions, SourceChoice
 
         leaves = {"detectors": self.detectors, "auditors": self.auditors, "criteria": self.criteria}
         caps = {
@@ -289,9 +289,9 @@ class Config(Struct, frozen=True, kw_only=True):
             sys=self.host.sys,
             cgroup=self.host.cgroup or None,
             sources={
-                name: SourceOption(enabled=s.enabled, interval_ms=s.interval_ms) for name, s in self.sources.items()
+                name: SourceChoice(enabled=s.enabled, interval_ms=s.interval_ms) for name, s in self.sources.items()
             },
-            processes=SourceOption(enabled=self.processes.enabled, interval_ms=self.processes.interval_ms),
+            processes=SourceChoice(enabled=self.processes.enabled, interval_ms=self.processes.interval_ms),
             detectors={name: leaf.options for name, leaf in self.detectors.items()},
             auditors={name: leaf.options for name, leaf in self.auditors.items()},
             criteria={name: leaf.options for name, leaf in self.criteria.items()},

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from argus import config
-from argus.engine.core import Engine, EngineOptions, SourceOption, catalog
+from argus.engine.core import Engine, EngineOptions, SourceChoice, catalog
 from argus.errors import ConfigError, UsageError
 
 CATALOG = catalog()
@@ -136,7 +136,7 @@ def test_the_configuration_takes_an_interval_at_its_bounds_and_refuses_one_beyon
 ):
     for interval in (10, 60_000):
         loaded = load(tmp_path, f"[sources.{source['name']}]\ninterval_ms = {interval}\n")
-        assert loaded.engine_options().sources[source["name"]] == SourceOption(interval_ms=interval)
+        assert loaded.engine_options().sources[source["name"]] == SourceChoice(interval_ms=interval)
         Engine(loaded).close()
     for interval in (9, 60_001):
         with pytest.raises(ConfigError, match=f"sources.{source['name']}.interval_ms: expected integer in "):

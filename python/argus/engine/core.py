@@ -36,7 +36,7 @@ _INT64_MAX: Final = 2**63 - 1
 _HISTORY_ROWS_MAX: Final = 86_400 * 100  # a day at the shortest tick
 
 
-class SourceOption(msgspec.Struct, frozen=True, kw_only=True):
+class SourceChoice(msgspec.Struct, frozen=True, kw_only=True):
     """Whether and how often (ms) a source is read; interval None = the source's own default."""
 
     enabled: bool = True
@@ -53,8 +53,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     proc: str = "/proc"
     sys: str = "/sys"
     cgroup: str | None = None
-    sources: dict[str, SourceOption] = {}
-    processes: SourceOption = SourceOption(interval_ms=1000)
+    sources: dict[str, SourceChoice] = {}
+    processes: SourceChoice = SourceChoice(interval_ms=1000)
     detectors: dict[str, dict[str, float]] = {}
     auditors: dict[str, dict[str, float]] = {}
     criteria: dict[str, dict[str, float]] = {}
@@ -335,7 +335,7 @@ def _check_whole(where: str, value: int, low: int, high: int) -> None:
 
 
 def _source(options: EngineOptions, name: str, default_ms: int) -> tuple[bool, int]:
-    option = options.sources.get(name, SourceOption())
+    option = options.sources.get(name, SourceChoice())
     return option.enabled and name not in options.disabled, option.interval_ms or default_ms
 
 

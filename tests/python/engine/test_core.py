@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import argus
 from argus import _core
-from argus.engine.core import EVENT_TIME, Engine, EngineOptions, IngestReport, SourceOption, catalog
+from argus.engine.core import EVENT_TIME, Engine, EngineOptions, IngestReport, SourceChoice, catalog
 from argus.errors import UsageError
 from argus.schema import Anomaly, Scope, ScopeKind, Severity, StopKind
 
@@ -65,13 +65,13 @@ EVENTFUL_CAP = {"session": 2 * USD}
 
 
 def on_fixture(**options: Any) -> EngineOptions:
-    every = {source["name"]: SourceOption(interval_ms=POLL_MS) for source in catalog()["sources"]}
+    every = {source["name"]: SourceChoice(interval_ms=POLL_MS) for source in catalog()["sources"]}
     return EngineOptions(
         **{
             "proc": str(FIXTURE / "proc"),
             "sys": str(FIXTURE / "sys"),
             "sources": every,
-            "processes": SourceOption(interval_ms=POLL_MS),
+            "processes": SourceChoice(interval_ms=POLL_MS),
             **options,
         }
     )
@@ -90,14 +90,14 @@ def until_due() -> None:
         ({"detectors": {"residuals": {}}}, r"detectors: no leaf 'residuals'; known: residual"),
         ({"auditors": {"loops": {}}}, r"auditors: no leaf 'loops'; known: causal, loop, budget"),
         ({"criteria": {"C9": {}}}, r"criteria: no leaf 'C9'; known: C1"),
-        ({"sources": {"cpus": SourceOption()}}, r"sources: no leaf 'cpus'; known: cpu"),
+        ({"sources": {"cpus": SourceChoice()}}, r"sources: no leaf 'cpus'; known: cpu"),
         ({"disabled": frozenset({"loops"})}, r"disabled: no leaf 'loops'; known: "),
         ({"criteria": {"C1": {"shares": 1.0}}}, r"criteria\.C1: no option 'shares'"),
         ({"criteria": {"C1": {"share": 1.5}}}, r"criteria\.C1\.share: expected a number in \[0\.01, 1\], found 1\.5"),
         ({"criteria": {"C1": {"share": math.nan}}}, r"criteria\.C1\.share: .*found nan"),
         ({"auditors": {"loop": {"min_repeats": 1}}}, r"auditors\.loop\.min_repeats: expected a number in \[2, 1000\]"),
-        ({"sources": {"cpu": SourceOption(interval_ms=5)}}, r"cpu.*5"),
-        ({"processes": SourceOption(interval_ms=4_000_000)}, r"processes.*4000000"),
+        ({"sources": {"cpu": SourceChoice(interval_ms=5)}}, r"cpu.*5"),
+        ({"processes": SourceChoice(interval_ms=4_000_000)}, r"processes.*4000000"),
         (
             {"caps_nusd": {"everybody": 1}},
             r"caps_nusd: expected one of host, tenant, agent, session, found 'everybody'",
@@ -442,7 +442,7 @@ def test_a_source_that_is_off_is_not_read(how: str):
     if how == "disabled":
         options = msgspec.structs.replace(options, disabled=frozenset({"memory"}))
     else:
-        options = msgspec.structs.replace(options, sources={"memory": SourceOption(enabled=False)})
+        options = msgspec.structs.replace(options, sources={"memory": SourceChoice(enabled=False)})
     with Engine(options) as engine:
         engine.step(T0)
         assert not any(name.startswith("system.memory") for name in engine.latest().names)
@@ -453,7 +453,7 @@ def test_a_source_that_is_off_is_not_read(how: str):
 
 
 def test_processes_that_are_off_leave_no_table():
-    with Engine(on_fixture(processes=SourceOption(enabled=False))) as engine:
+    with Engine(on_fixture(processes=SourceChoice(enabled=False))) as engine:
         engine.step(T0)
         assert len(engine.processes().get("pid", ())) == 0
 

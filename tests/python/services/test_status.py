@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import argus
-from argus.engine.core import Engine, EngineOptions, SourceOption
+from argus.engine.core import Engine, EngineOptions, SourceChoice
 from argus.judge.incident import IncidentBook
 from argus.record.journal import Journal
 from argus.record.verify import verify
@@ -234,7 +234,7 @@ def test_what_is_not_observed_is_left_out_of_the_host_line():
 def test_the_host_line_reads_the_names_that_the_sources_give(tmp_path: Path):
     shutil.copytree(FIXTURE, tmp_path / "host")
     proc = tmp_path / "host" / "proc"
-    quick = {name: SourceOption(interval_ms=10) for name in ("cpu", "memory", "network", "pressure")}
+    quick = {name: SourceChoice(interval_ms=10) for name in ("cpu", "memory", "network", "pressure")}
     with Engine(EngineOptions(proc=str(proc), sys=str(tmp_path / "host" / "sys"), sources=quick)) as engine:
         engine.step(T0)
         latest = engine.latest()
