@@ -38,9 +38,6 @@ BANNED = {
         r"pypi\.org|pythonhosted|artifactory|npmjs\.(com|org)|deb\.debian\.org|archive\.ubuntu\.com|proxy\.golang",
         re.IGNORECASE,
     ),
-    "a word of the workplace": re.compile(
-        r"\bCEO\b|closing note|before-stop|developer session|worktree", re.IGNORECASE
-    ),
 }
 BANNED_EXEMPTIONS = {
     "tests/test_tidy.py": "holds the list",

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -265,8 +265,6 @@ class Config(Struct, frozen=True, kw_only=True):
     inlets: Inlets = Inlets()
     outlets: Outlets = Outlets()
     state: State = State()
-
-    FILE_NAME: ClassVar[str] = "argus.toml"
 
     @property
     def home(self) -> Path:

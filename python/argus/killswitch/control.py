@@ -311,7 +311,7 @@ class Control:
         Parameters
         ----------
         kind : hard_kill or write_lockdown
-        scope : whom; a Scope, "host" or "kind:id". `resolve_scope` says which one has a reader
+        scope : whom; a Scope, "host" or "kind:id"; the engine decides which one has a reader
         reason, reason_code, actor : for people; the code names the criterion; the actor a person or `argus`
         automatic : a rule decided, not a person: observe mode and holds then apply
         detectors : JSON-able descriptions of what spoke · evidence : ids of events and anomalies
@@ -746,14 +746,6 @@ class Control:
             if alive and announcer in (process, self._owner, 0):
                 found.append(msgspec.structs.replace(guard, path=str(self.directory / "guards" / name)))
         return found
-
-    def resolve_scope(self, scope: Scope) -> Scope:
-        """The narrowest scope, from this one outwards, that a live announced guard reads; in the end the host."""
-        read = {text for guard in self.guards() for text in guard.scopes}
-        for target in self._ladder(scope):
-            if f"{target.scope.kind}:{target.scope.id}" in read:
-                return target.scope
-        return self._target("host").scope
 
     # --- after a restart -------------------------------------------------------------------------------------------
 

@@ -89,6 +89,7 @@ def run(
     pause: bool = False,
     grace_s: float = GRACE_S,
     when_silent: WhenSilent = "open",
+    silent_after_s: float = 5.0,
     stragglers: Literal["end", "leave"] = "end",
     use_cgroup: bool = True,
     on_start: Callable[[int], None] | None = None,
@@ -105,6 +106,7 @@ def run(
     pause : stop the tree (SIGSTOP) on every lockdown; without it only on one that a person set, or of unknown origin
     grace_s : seconds between SIGTERM and SIGKILL, 0 to 3
     when_silent : what a silent auditor means for the command: `open`, `closed` (paused, with `pause`) or `kill`
+    silent_after_s : seconds without a heartbeat of the auditor that count as silence
     stragglers : what happens to processes that outlive the command: `end` them as a stop would, or `leave` them
     on_start : called with the command's pid · on_kill : called with the cause once SIGTERM has gone out
 
@@ -124,7 +126,7 @@ def run(
     environment.setdefault("ARGUS_CONTROL", str(Path(control).absolute()))
     for kind, name in scopes.items():
         environment.setdefault(f"ARGUS_{kind.upper()}", name)
-    with Guard(control, scopes, when_silent=when_silent) as guard:
+    with Guard(control, scopes, when_silent=when_silent, silent_after_s=silent_after_s) as guard:
         halt = guard.state()
         if halt is not None and halt.reason_code != "auditor_silent":
             raise RefusedError(f"run: {halt}; nothing started. A person must reset it first")

@@ -32,12 +32,11 @@ from argus.schema import Anomaly, Flag, Incident, IncidentState, Scope, ScopeKin
 from argus.services.sessions import SessionRequest, Sessions
 from argus.services.status import NOT_OBSERVED, anomaly_line, busiest, host_line, printable
 from argus.wire.jsonl import Follower, Frame, Stream
-from argus.wire.zmq import CommandServer, EventInlet, Publisher, ReplayServer
+from argus.wire.zmq import HEARTBEAT_S, CommandServer, EventInlet, Publisher, ReplayServer
 
 if TYPE_CHECKING:
     from argus.config import Config
 
-_HEARTBEAT_S = 1.0
 _FOLLOW_S = 0.1
 _FRAMES_PER_TURN = 8  # each may hold 1,024 events: the heartbeat must not wait for more
 _LINES_PER_TICK = 50
@@ -118,10 +117,6 @@ class Collector:
                 # The heartbeat ends with this process, so guards fall back to their own policy; the record says why.
                 self._writer.put("failed", {"error": f"{type(error).__name__}: {error}"}, urgent=True)
                 raise
-
-    def stop(self) -> None:
-        """End the loop at its next turn."""
-        self._stopping = True
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         self._stopping = True
@@ -221,7 +216,7 @@ class Collector:
                 break
             if now >= next_beat:
                 self._beat()
-                next_beat += _HEARTBEAT_S * (1 + int((now - next_beat) / _HEARTBEAT_S))
+                next_beat += HEARTBEAT_S * (1 + int((now - next_beat) / HEARTBEAT_S))
             if now >= next_tick:
                 self._tick()
                 next_tick += tick_s * (1 + int((now - next_tick) / tick_s))
@@ -229,14 +224,13 @@ class Collector:
                 self._follow()
                 next_follow = now + _FOLLOW_S
             if now >= next_status:
-                self._tell_blind_spots()
-                self._say(self._status_line())
+                self._say_status()
                 next_status += self._status_every_s * (1 + int((now - next_status) / self._status_every_s))
             deadline = min(next_tick, next_beat, next_status, *((next_follow,) if self._followers else ()))
             if until is not None:
                 deadline = min(deadline, until)
             self._turn(max(0.0, deadline - time.monotonic()))
-        self._say(self._status_line())
+        self._say_status()
         return 0
 
     def _turn(self, wait_s: float) -> None:
@@ -534,25 +528,29 @@ class Collector:
 
     # --- status ------------------------------------------------------------------------------------------------------
 
-    def _tell_blind_spots(self) -> None:
+    def _say_status(self) -> None:
+        counted = self._engine.statistics()
+        self._tell_blind_spots(counted["sources_read"])
+        self._say(self._status_line(len(counted["event_sources"])))
+
+    def _tell_blind_spots(self, sources: list[dict[str, Any]]) -> None:
         """One line per cause for what cannot be read."""
-        for source in self._engine.statistics()["sources_read"]:
+        for source in sources:
             if source["error"] and source["error"] not in self._told_blind:
                 self._told_blind.add(source["error"])
                 self._say(f"blind spot: {printable(source['error'], 300)}")
                 self._writer.put("blind_spot", {"source": source["name"], "error": source["error"]})
 
-    def _status_line(self) -> str:
+    def _status_line(self, senders: int) -> str:
         latest = self._engine.latest()
         rate = (self._accepted - self._accepted_shown) / self._status_every_s
         self._accepted_shown = self._accepted
-        counted = self._engine.statistics()
         flags = ", ".join(sorted(f"{f.kind} {f.scope}" for f in self._standing.values())) or "none"
         parts = [
             time.strftime("%H:%M:%S"),
             self._host_words(latest),
             "busiest " + (" ".join(busiest(self._engine.processes())) or "none"),
-            f"events {rate:.1f}/s from {len(counted['event_sources'])} sources, {self._rejected} rejected",
+            f"events {rate:.1f}/s from {senders} sources, {self._rejected} rejected",
             f"sessions {len(self._sessions)}",
             f"incidents {len(self._book)}",
             f"flags {printable(flags, 120)}",
@@ -569,6 +567,7 @@ class Collector:
 
     def _status(self) -> dict[str, Any]:
         counted = self._engine.statistics()
+        written = self._writer.statistics()
         latest = self._engine.latest()
         return {
             **counted,
@@ -581,8 +580,9 @@ class Collector:
             "processes": len(self._engine.processes().get("pid", ())),
             "accepted": self._accepted,
             "rejected_total": self._rejected,
-            "shed": self._writer.statistics().shed_samples + self._writer.statistics().shed_decisions,
+            "shed": written.shed_samples + written.shed_decisions,
             "dropped": self._publisher.dropped if self._publisher is not None else 0,
+            "dropped_heartbeats": self._publisher.dropped_heartbeats if self._publisher is not None else 0,
             "flags": [f"{f.kind} {f.scope}" for f in self._standing.values()],
             "incidents": len(self._book),
             "sessions": [s.request.session for s in self._sessions],

@@ -68,6 +68,7 @@ def run_session(
             pause=pause,
             grace_s=grace_s,
             when_silent=config.killswitch.when_silent,
+            silent_after_s=config.killswitch.silent_after_ms / 1000,
         )
         report(config.home, name, result)
         _say(result)

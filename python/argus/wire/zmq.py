@@ -28,8 +28,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 import zmq
@@ -60,6 +59,19 @@ _RECORD_DECODERS: Final[dict[str, msgspec.msgpack.Decoder[Any]]] = {
     "flag": msgspec.msgpack.Decoder(Flag),
     "issue": msgspec.msgpack.Decoder(Issue),
 }
+
+
+class _Closing:
+    """A `with` block that closes what it holds."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
@@ -235,7 +247,7 @@ class _Sent(NamedTuple):
     frames: tuple[bytes, bytes, bytes]
 
 
-class Publisher:
+class Publisher(_Closing):
     """Publishes records on an XPUB socket; never waits for a subscriber. For one thread.
 
     Parameters
@@ -281,6 +293,11 @@ class Publisher:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def dropped_heartbeats(self) -> int:
+        """Heartbeats refused because a subscriber's queue was found full."""
+        return self._dropped_heartbeats
 
     @property
     def dropped(self) -> int:
@@ -371,14 +388,6 @@ class Publisher:
         if self._own_context:
             self._context.destroy(linger=0)
 
-    def __enter__(self) -> Publisher:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _send(self, kind: str, topic: str, batch: list[bytes]) -> int:
         first = self._seq[kind] + 1
         self._seq[kind] += len(batch)
@@ -419,7 +428,7 @@ class Publisher:
                 self._socket.recv(zmq.DONTWAIT)
 
 
-class ReplayServer:
+class ReplayServer(_Closing):
     """ROUTER beside a publisher: gives frames again by seq. Call `poll` from the publisher's thread.
 
     A request is msgpack `{"class": kind, "epoch": int, "from_seq": int, "to_seq": int | absent}`; class "" asks for the
@@ -468,14 +477,6 @@ class ReplayServer:
     def close(self) -> None:
         self._socket.close(linger=0)
 
-    def __enter__(self) -> ReplayServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _answer(self, request: bytes) -> list[bytes] | None:
         publisher = self._publisher
         try:
@@ -515,7 +516,7 @@ class _Track:
         self.next = expected
 
 
-class Subscription:
+class Subscription(_Closing):
     """Iterator over what a collector publishes; made by `subscribe`. For one thread; close it, or use it in a `with`.
 
     `heard` tells whether anything, a heartbeat included, has come; `malformed` counts frames and records that could
@@ -588,14 +589,6 @@ class Subscription:
             self._socket.close(linger=0)
             if self._own_context:
                 self._context.term()
-
-    def __enter__(self) -> Subscription:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         # An abandoned `for x in subscribe(...)` must not leak its sockets.
@@ -765,7 +758,7 @@ class InletStatistics(msgspec.Struct, frozen=True, kw_only=True):
     frames_by_credential: dict[str, int]
 
 
-class EventInlet:
+class EventInlet(_Closing):
     """Sockets that agents send events to; drained without blocking by one thread.
 
     Parameters
@@ -885,14 +878,6 @@ class EventInlet:
         if self._own_context:
             self._context.term()
 
-    def __enter__(self) -> EventInlet:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _open(self, kind: int, endpoint: str, credential: str, *, bind: bool) -> str:
         socket = self._context.socket(kind)
         try:
@@ -971,7 +956,7 @@ class _ShortPath:
             self.descriptor = -1
 
 
-class CommandServer:
+class CommandServer(_Closing):
     """Answers requests of `argus` on `<home>/collector.sock` (0600, directory 0700). Call `poll` from the main loop.
 
     Raises
@@ -1052,14 +1037,6 @@ class CommandServer:
             self.path.unlink(missing_ok=True)
             self._bound = False
         self._short.close()
-
-    def __enter__(self) -> CommandServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class CommandClient:

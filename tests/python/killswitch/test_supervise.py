@@ -392,3 +392,11 @@ def test_a_name_that_imitates_stat_fields_does_not_confuse_the_reader(tmp_path: 
         assert process.parent == os.getpid()
         assert "\n" not in str(process)
         child.communicate()
+
+
+def test_the_silence_that_kills_is_as_long_as_was_asked(control: Control) -> None:
+    control.heartbeat()
+    began = time.monotonic()
+    result = run(["sleep", "30"], control=control.directory, when_silent="kill", silent_after_s=0.6, use_cgroup=False)
+    assert result.stop == "verified_stopped"
+    assert 0.5 < time.monotonic() - began < 4.5
