@@ -22,8 +22,10 @@ flag is gone: deleting a flag frees nobody. A guard that never saw a heartbeat s
 was seen, silence (by default for more than 5 s, or a control directory that vanished) closes new actions and writes. A
 control directory that exists but cannot be looked into closes them too. One answer is kept for one epoch, never longer.
 
-Cost: one compare of a mapped 8-byte word and one clock reading; every 250 ms one look at the heartbeat and the flags'
-names, which is the second channel should the mapping be stale. Figures: bench/python/bench_guard.py.
+Cost: one compare of a mapped 8-byte word. The second channel, should the mapping be stale, is a look at the heartbeat
+and the flags' names within every 250 ms: by a daemon thread of the process's attachment, and by `check` itself, for the
+price of a clock reading, wherever that thread is not seen to run: `attach(looker=False)`, a forked child until its next
+look, green threads, a thread that failed. Figures: bench/python/bench_guard.py.
 """
 
 from __future__ import annotations
@@ -61,6 +63,7 @@ HOST_KILL_BIT = 1
 HOST_LOCKDOWN_BIT = 2
 EPOCH_BYTES = 64
 LOOK_INTERVAL_S = 0.25
+LOOKER_INTERVAL_S = 0.2  # ahead of the clock's turn, so that a thread in time leaves `check` nothing to look at
 FLAG_BYTES_MAX = 4096
 _ACTIONS = ("act", "write", "read", "save")
 _REFUSED_IN_LOCKDOWN = ("act", "write")
@@ -164,12 +167,15 @@ _hooked = False
 
 
 def _after_fork() -> None:
+    global _swap
+    _swap = threading.RLock()  # another thread may have held it at the fork
     for each in list(_guards):
         each._forked()
 
 
 def _at_exit() -> None:
     for each in list(_guards):
+        each._stop_looker()
         each._withdraw()
 
 
@@ -194,12 +200,14 @@ class Guard:
     announce : write `guards/<pid>-<n>.json`, so that a stop of these scopes has a known reader
     when_silent : what silence means once a heartbeat was seen: `open`, `closed` (no new actions, no writes) or `kill`
     silent_after_s : seconds without a heartbeat that count as silence
+    looker : look from a daemon thread while this is the process's attachment (`attach`), so that the module's `check`
+        needs no clock; False = no thread is started
     """
 
     __slots__ = (
-        "__weakref__", "_ack", "_announce", "_blind", "_clear", "_control", "_flags", "_halt", "_heard", "_identity",
-        "_latched", "_lock", "_look_at", "_map", "_number", "_said", "_seen_directory", "_silent_after_s", "_since",
-        "_view", "_when_silent", "_word", "scopes",
+        "__weakref__", "_ack", "_announce", "_blind", "_clear", "_control", "_end_looking", "_flags", "_halt",
+        "_heard", "_identity", "_latched", "_lock", "_look_at", "_looking", "_map", "_number", "_said",
+        "_seen_directory", "_silent_after_s", "_since", "_view", "_wants_looker", "_when_silent", "_word", "scopes",
     )  # fmt: skip
 
     def __init__(
@@ -210,6 +218,7 @@ class Guard:
         announce: bool = True,
         when_silent: WhenSilent = "closed",
         silent_after_s: float = 5.0,
+        looker: bool = True,
     ) -> None:
         if when_silent not in ("open", "closed", "kill"):
             raise ValueError(f"guard.attach: when_silent: expected open, closed or kill, found {when_silent!r}")
@@ -242,6 +251,9 @@ class Guard:
         self._seen_directory = False
         self._blind = ""
         self._said: set[str] = set()
+        self._wants_looker = looker
+        self._end_looking: threading.Event | None = None  # None = no thread was started in this process
+        self._looking = False  # that thread is seen to run
         self._ack: tuple[int, int, str] | None = None  # pid, epoch, kind that the announcement on disk tells
         _hook()
         _guards.add(self)
@@ -277,6 +289,7 @@ class Guard:
     def close(self) -> None:
         """Withdraw the announcement and release the mapping."""
         with self._lock:
+            self._stop_looker()
             self._withdraw()
             self._announce = False
             self._unmap()
@@ -322,6 +335,8 @@ class Guard:
             self._look_at = min(self._look_at, beat / 1e9 + self._silent_after_s)
         self._clear = word if halt is None else _NEVER_EQUAL
         self._publish()
+        if self._wants_looker and self._end_looking is None and _default is self:
+            self._start_looker()
         if self._announce and present:
             self._tell(epoch, halt)
 
@@ -371,13 +386,50 @@ class Guard:
         self._publish()
 
     def _publish(self) -> None:
-        """Hand the fast path's three values to the module's `check`, which reads globals: the cheapest look-up there
-        is. `_clear` is withdrawn first and given last, so that no thread pairs an old answer with a new view."""
-        global _view, _look_at, _clear
-        if _default is self:
-            _clear = _NEVER_EQUAL
-            _view, _look_at = self._view, self._look_at
-            _clear = self._clear
+        """Hand the fast path's values to the module's `check`, which reads globals: the cheapest look-up there is. The
+        answers are withdrawn first and given last, so that no thread pairs an old answer with a new view."""
+        global _view, _look_at, _clear, _watched
+        with _swap:
+            if _default is self:
+                _watched = _clear = _NEVER_EQUAL
+                _view, _look_at = self._view, self._look_at
+                _clear = self._clear
+                _watched = self._clear if self._looking else _NEVER_EQUAL
+
+    def _start_looker(self) -> None:
+        """Once a process, with the lock held."""
+        self._end_looking = end = threading.Event()
+        thread = threading.Thread(
+            target=self._keep_looking, args=(end, threading.get_native_id()), name="argus-guard", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads, or the interpreter is ending
+            self._say("looker", f"no thread to look from ({error}); check() looks by itself")
+
+    def _keep_looking(self, end: threading.Event, starter: int) -> None:
+        # A green thread shares its starter's native one and runs when that yields: nothing to rely on.
+        if threading.get_native_id() == starter:
+            return
+        try:
+            while not end.wait(LOOKER_INTERVAL_S):
+                with self._lock:
+                    # Withdrawn meanwhile: a look that hangs, as on a dead network mount, leaves `check` its clock.
+                    self._looking = False
+                    self._publish()
+                    self._looking = not end.is_set()
+                    self._look(_monotonic())
+        finally:
+            with self._lock:
+                if self._end_looking is end:
+                    self._looking = False
+                    self._publish()
+
+    def _stop_looker(self) -> None:
+        self._wants_looker = self._looking = False
+        if self._end_looking is not None:
+            self._end_looking.set()
+        self._publish()
 
     def _stopped(self, word: int) -> Halt | None:
         """The first stop found: kills before lockdowns, the host before narrower scopes."""
@@ -467,6 +519,7 @@ class Guard:
 
     def _forked(self) -> None:
         self._lock = threading.RLock()  # another thread may have held it at the fork
+        self._end_looking, self._looking = None, False  # the thread stayed with the parent
         self._ack = None
         self._since = time.time_ns()
         self._look_at = 0.0
@@ -495,9 +548,11 @@ def _describe(kind: str, scope: str, path: str, epoch: int) -> Halt:
         return Halt(kind, scope, reason, "unreadable_flag", epoch, path)
 
 
+_swap = threading.RLock()  # over which guard is the process's, and what it published; a signal handler may ask too
 _default: Guard | None = None
 _view: Sequence[int] = _NOT_MAPPED
-_clear = _NEVER_EQUAL
+_watched = _NEVER_EQUAL  # the clear word while a thread looks after it
+_clear = _NEVER_EQUAL  # the clear word until `_look_at`
 _look_at = 0.0
 
 
@@ -513,15 +568,20 @@ def attach(
     announce: bool = True,
     when_silent: WhenSilent = "closed",
     silent_after_s: float = 5.0,
+    looker: bool = True,
 ) -> Guard:
     """Attach this process to a control directory; `check`, `state` and `guarded` then ask it. Parameters as `Guard`.
 
     Attaching again replaces the first attachment.
     """
     global _default
-    new = Guard(control, scopes, announce=announce, when_silent=when_silent, silent_after_s=silent_after_s)
-    old, _default = _default, new
-    new._publish()
+    new = Guard(
+        control, scopes, announce=announce, when_silent=when_silent, silent_after_s=silent_after_s, looker=looker
+    )
+    with _swap:
+        old, _default = _default, new
+    with new._lock:
+        new._look(_monotonic())
     if old is not None:
         old.close()
     return new
@@ -529,15 +589,16 @@ def attach(
 
 def detach() -> None:
     """Take the process's attachment back; the next `check` would attach with the defaults."""
-    global _default, _clear
-    old, _default, _clear = _default, None, _NEVER_EQUAL
+    global _default, _clear, _watched
+    with _swap:
+        old, _default, _clear, _watched = _default, None, _NEVER_EQUAL, _NEVER_EQUAL
     if old is not None:
         old.close()
 
 
 def check(action: Action = "act") -> None:
     """Return if `action` may be done now, else raise `HardKill` or `WriteLockdown`; see `Guard.check`."""
-    if _view[0] == _clear and _monotonic() < _look_at:
+    if _view[0] == _watched or (_view[0] == _clear and _monotonic() < _look_at):
         return
     _attached()._judge(action)
 

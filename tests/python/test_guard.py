@@ -559,3 +559,161 @@ def test_threads_that_check_during_a_trip_all_see_it(control: Path, word: EpochW
         for thread in threads:
             thread.join(30)
     assert len(killed) == 4
+
+
+@pytest.fixture
+def beating(word: EpochWord) -> Iterator[EpochWord]:
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(0.05):
+            word.heartbeat()
+
+    word.heartbeat()
+    thread = threading.Thread(target=beat)
+    thread.start()
+    yield word
+    done.set()
+    thread.join()
+
+
+def within(seconds: float, holds: object) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if holds():  # type: ignore[operator]
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def lookers() -> int:
+    return sum(thread.name == "argus-guard" for thread in threading.enumerate())
+
+
+def test_looker_spares_check_the_clock_and_still_finds_a_flag_put_by_hand(
+    control: Path, beating: EpochWord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = guard.attach(control)
+    assert within(5, lambda: guard._watched >= 0)
+    with each._lock:  # no look meanwhile
+        monkeypatch.setattr(guard, "_monotonic", lambda: pytest.fail("the clock was read"))
+        guard.check()
+        monkeypatch.undo()
+    (control / "hard_kill.flag").touch()
+
+    def killed() -> bool:
+        try:
+            guard.check()
+        except HardKill:
+            return True
+        return False
+
+    assert within(5, killed)
+    assert guard._watched == -1
+
+
+def test_looker_finds_silence(control: Path, word: EpochWord) -> None:
+    word.heartbeat()
+    guard.attach(control, silent_after_s=0.6)
+    assert within(5, lambda: guard._watched >= 0)
+    assert within(5, lambda: guard._watched == -1 and guard.state() is not None)
+    with pytest.raises(WriteLockdown, match="silent"):
+        guard.check()
+
+
+def test_looker_that_fails_leaves_check_to_the_clock(
+    control: Path, beating: EpochWord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard.attach(control)
+    assert within(5, lambda: guard._watched >= 0)
+    looks: list[float] = []
+    true_look = Guard._look
+
+    def look(self: Guard, now: float) -> None:
+        if threading.current_thread().name == "argus-guard":
+            raise OSError("no look from here")
+        looks.append(now)
+        true_look(self, now)
+
+    monkeypatch.setattr(Guard, "_look", look)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    assert within(5, lambda: lookers() == 0)
+    assert guard._watched == -1
+
+    def looked() -> bool:
+        guard.check()
+        return len(looks) > 1
+
+    assert within(5, looked)
+
+
+def test_looker_that_hangs_leaves_check_to_the_clock(
+    control: Path, beating: EpochWord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard.attach(control)
+    assert within(5, lambda: guard._watched >= 0)
+    hung, release = threading.Event(), threading.Event()
+
+    def lstat(path: object) -> object:
+        if threading.current_thread().name == "argus-guard":
+            hung.set()
+            release.wait(10)
+        raise FileNotFoundError
+
+    monkeypatch.setattr(guard.os, "lstat", lstat)
+    assert hung.wait(5)
+    try:
+        assert guard._watched == -1
+    finally:
+        release.set()
+
+
+def test_a_green_thread_is_not_relied_on(control: Path, beating: EpochWord, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "get_native_id", lambda: 7)
+    guard.attach(control)
+    assert within(5, lambda: lookers() == 0)
+    assert guard._watched == -1
+    guard.check()
+
+
+def test_no_looker_where_none_is_wanted_or_none_can_start(
+    control: Path, beating: EpochWord, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    guard.attach(control, looker=False)
+    assert lookers() == 0
+    guard.check()
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with caplog.at_level(logging.WARNING, "argus.guard"):
+        guard.attach(control)
+    assert [r for r in caplog.records if "looks by itself" in r.message]
+    guard.check()
+
+
+def test_detaching_ends_the_looker_and_attaching_again_leaves_one(control: Path, beating: EpochWord) -> None:
+    for _ in range(5):
+        guard.attach(control)
+    assert within(5, lambda: lookers() == 1)
+    guard.detach()
+    assert within(5, lambda: lookers() == 0)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_child_after_fork_has_a_looker_of_its_own_and_sees_a_kill(control: Path, beating: EpochWord) -> None:
+    guard.attach(control)
+    assert within(5, lambda: guard._watched >= 0)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            if guard._watched == -1:
+                guard.check()
+                code = 2
+                if within(5, lambda: guard._watched >= 0):
+                    code = 7
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
