@@ -412,13 +412,14 @@ class Guard:
         if threading.get_native_id() == starter:
             return
         try:
-            while not end.wait(LOOKER_INTERVAL_S):
+            while not end.is_set():
                 with self._lock:
                     # Withdrawn meanwhile: a look that hangs, as on a dead network mount, leaves `check` its clock.
                     self._looking = False
                     self._publish()
                     self._looking = not end.is_set()
                     self._look(_monotonic())
+                end.wait(LOOKER_INTERVAL_S)
         finally:
             with self._lock:
                 if self._end_looking is end:
