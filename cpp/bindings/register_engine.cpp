@@ -55,6 +55,8 @@ py::dict catalog() {
         d["requires"] = s->requires_;
         d["fix"] = s->fix;
         d["interval_ms"] = s->interval_ms;
+        d["options"] = describe(s->options);
+        d["targets"] = s->targets;
         sources.append(d);
     }
     for (const auto* x : engine::detector_catalog()) detectors.append(describe(x->leaf));
@@ -187,9 +189,12 @@ void add_price(events::LedgerOptions& ledger, const std::string& model,
     }
 }
 
+// name, enabled, interval in ms, options in the descriptor's order, targets
+using SourceValues = std::tuple<std::string, bool, std::int64_t, std::vector<double>, std::vector<std::string>>;
+
 std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& sys, const std::string& cgroup,
                                     bool host_plane,
-                                    const std::vector<std::tuple<std::string, bool, std::int64_t>>& sources,
+                                    const std::vector<SourceValues>& sources,
                                     std::pair<bool, std::int64_t> processes, const LeafValues& detectors,
                                     const LeafValues& auditors, const LeafValues& criteria,
                                     const std::map<std::string, std::int64_t>& caps_nusd, bool caps_strict,
@@ -199,7 +204,9 @@ std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& 
     engine::EngineOptions options;
     options.host_plane = host_plane;
     options.host.roots = {proc, sys, cgroup};
-    for (const auto& [name, enabled, interval] : sources) options.host.sources.push_back({name, enabled, interval});
+    for (const auto& [name, enabled, interval, values, targets] : sources) {
+        options.host.sources.push_back({name, enabled, interval, {values, targets}});
+    }
     options.host.processes = processes.first;
     options.host.processes_interval_ms = processes.second;
     options.host.max_series = kMaxSeries;

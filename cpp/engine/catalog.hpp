@@ -8,7 +8,11 @@
 #include "detectors/detector.hpp"
 #include "sources/source.hpp"
 
-#define ARGUS_SOURCES(X) X(cpu) X(memory) X(network) X(pressure)
+#define ARGUS_SOURCES(X) \
+    X(cpu)               \
+    X(memory)            \
+    X(network)           \
+    X(pressure)
 #define ARGUS_DETECTORS(X) X(residual)
 #define ARGUS_AUDITORS(X) X(causal) X(loop) X(budget)
 

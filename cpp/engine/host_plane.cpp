@@ -19,12 +19,17 @@ constexpr Nanos kRetry = 60 * kSecond;  // a source that could not be opened is 
 // A source that opens when it is first polled, in the thread that polls it, and again later if it could not.
 class SourceTask final : public Task {
 public:
-    SourceTask(const sources::SourceDescriptor& descriptor, Nanos interval, sources::Roots roots, const Io& io)
-        : Task(descriptor.name, interval), descriptor_(&descriptor), roots_(std::move(roots)), io_(&io) {}
+    SourceTask(const sources::SourceDescriptor& descriptor, Nanos interval, sources::Roots roots, const Io& io,
+               sources::SourceSettings settings)
+        : Task(descriptor.name, interval),
+          descriptor_(&descriptor),
+          roots_(std::move(roots)),
+          io_(&io),
+          settings_(std::move(settings)) {}
 
     [[nodiscard]] Result<sources::PollReport> poll(Nanos now, RingEmit& emit) override {
         if (source_ == nullptr) {
-            auto opened = descriptor_->open(roots_, *io_);
+            auto opened = descriptor_->open(roots_, *io_, settings_);
             if (!opened) return opened.error();
             source_ = std::move(*opened);
         }
@@ -39,6 +44,7 @@ private:
     const sources::SourceDescriptor* descriptor_;
     sources::Roots roots_;
     const Io* io_;
+    sources::SourceSettings settings_;
     std::unique_ptr<sources::Source> source_;
 };
 
@@ -91,7 +97,8 @@ HostPlane::HostPlane(HostOptions options, std::span<const sources::SourceDescrip
                      const Clock& clock)
     : registry_(options.max_series),
       fast_("argus-fast", registry_, clock, ring_capacity(options.max_series)),
-      slow_("argus-slow", registry_, clock, 2),
+      slow_("argus-slow", registry_, clock, ring_capacity(options.max_series)),
+      table_("argus-table", registry_, clock, 2),
       batch_(kBatch) {
     add_sources(options, catalog, io);
     constexpr const char* requirement = "a mounted /proc";
@@ -101,7 +108,7 @@ HostPlane::HostPlane(HostOptions options, std::span<const sources::SourceDescrip
         const Nanos interval = interval_of("processes", options.processes_interval_ms);
         auto made = std::make_unique<ProcessTask>(interval, options.roots, io, clock, tables_);
         task = made.get();
-        slow_.add(std::move(made));
+        table_.add(std::move(made));
     }
     watched_.push_back({"processes", task, requirement, fix});
     status_.resize(watched_.size());
@@ -117,7 +124,7 @@ void HostPlane::add_sources(const HostOptions& options, std::span<const sources:
         if (!known) throw std::invalid_argument("sources." + option.name + ": no such source; not started");
     }
     for (const sources::SourceDescriptor* descriptor : catalog) {
-        SourceChoice option{descriptor->name, true, 0};
+        SourceChoice option{descriptor->name};
         for (const SourceChoice& given : options.sources) {
             if (given.name == option.name) option = given;
         }
@@ -125,32 +132,29 @@ void HostPlane::add_sources(const HostOptions& options, std::span<const sources:
         const Nanos interval = interval_of(descriptor->name, wanted);
         const Task* task = nullptr;
         if (option.enabled) {
-            auto made = std::make_unique<SourceTask>(*descriptor, interval, options.roots, io);
+            auto made = std::make_unique<SourceTask>(*descriptor, interval, options.roots, io, option.settings);
             task = made.get();
-            fast_.add(std::move(made));
+            (descriptor->lane == sources::Lane::fast ? fast_ : slow_).add(std::move(made));
         }
         watched_.push_back({descriptor->name, task, descriptor->requires_, descriptor->fix});
     }
 }
 
 void HostPlane::start() {
-    fast_.start();
     try {
-        slow_.start();
+        for (Sampler* sampler : {&fast_, &slow_, &table_}) sampler->start();
     } catch (...) {
-        fast_.stop();
+        stop();
         throw;
     }
 }
 
 void HostPlane::stop() {
-    fast_.stop();
-    slow_.stop();
+    for (Sampler* sampler : {&fast_, &slow_, &table_}) sampler->stop();
 }
 
 void HostPlane::poll_once() {
-    fast_.poll_due();
-    slow_.poll_due();
+    for (Sampler* sampler : {&fast_, &slow_, &table_}) sampler->poll_due();
 }
 
 void HostPlane::apply_changes() {

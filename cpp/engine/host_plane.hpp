@@ -1,5 +1,6 @@
-// The host plane: samplers on one side, one row of numbers on the other. A fast thread polls the sources, a slow
-// one the process table; drain(), on the main thread, turns what they emitted into rates and levels, one per slot.
+// The host plane: samplers on one side, one row of numbers on the other. One thread polls the sources of the fast
+// lane, one those of the slow lane, one the process table; drain(), on the main thread, turns what they emitted into
+// rates and levels, one per slot.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,7 @@ struct SourceChoice {
     std::string name;
     bool enabled = true;
     std::int64_t interval_ms = 0;  // 0 = the descriptor's default
+    sources::SourceSettings settings = {};
 };
 
 struct HostOptions {
@@ -93,6 +95,7 @@ private:
     Registry registry_;
     Sampler fast_;
     Sampler slow_;
+    Sampler table_;
     ring::Snapshot<sources::ProcessTable> tables_;
     std::vector<Watched> watched_;
     std::vector<SourceStatus> status_;

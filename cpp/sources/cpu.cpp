@@ -257,7 +257,7 @@ private:
     SeriesSlot uptime_slot_;
 };
 
-Result<std::unique_ptr<Source>> open_cpu(const Roots& roots, const Io& io) {
+Result<std::unique_ptr<Source>> open_cpu(const Roots& roots, const Io& io, const SourceSettings&) {
     auto source = std::make_unique<CpuSource>(roots, io);
     if (const auto opened = source->open(); !opened) return opened.error();
     return std::unique_ptr<Source>(std::move(source));
@@ -272,6 +272,7 @@ const SourceDescriptor cpu_source{
     "a mounted /proc with /proc/stat (every Linux)",
     "mount procfs (mount -t proc proc /proc), or point `proc` at the host's, for example /host/proc",
     1000,
+    Lane::fast,
     open_cpu,
 };
 

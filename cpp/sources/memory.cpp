@@ -298,7 +298,7 @@ private:
     std::array<SeriesSlot, 5> derived_;
 };
 
-Result<std::unique_ptr<Source>> open_memory(const Roots& roots, const Io& io) {
+Result<std::unique_ptr<Source>> open_memory(const Roots& roots, const Io& io, const SourceSettings&) {
     auto source = std::make_unique<MemorySource>(roots, io);
     if (const auto opened = source->open(); !opened) return opened.error();
     return std::unique_ptr<Source>(std::move(source));
@@ -313,6 +313,7 @@ const SourceDescriptor memory_source{
     "a mounted /proc with /proc/meminfo (every Linux)",
     "mount procfs (mount -t proc proc /proc), or point `proc` at the host's, for example /host/proc",
     1000,
+    Lane::fast,
     open_memory,
 };
 

@@ -159,7 +159,7 @@ private:
     std::uint64_t polls_ = 0;
 };
 
-Result<std::unique_ptr<Source>> open_network(const Roots& roots, const Io& io) {
+Result<std::unique_ptr<Source>> open_network(const Roots& roots, const Io& io, const SourceSettings&) {
     auto source = std::make_unique<NetworkSource>(roots, io);
     if (const auto opened = source->open(); !opened) return opened.error();
     return std::unique_ptr<Source>(std::move(source));
@@ -174,6 +174,7 @@ const SourceDescriptor network_source{
     "a mounted /proc with /proc/net/dev (CONFIG_NET)",
     "mount procfs, or point `proc` at the host's: in a container /proc/net shows the container's own interfaces",
     1000,
+    Lane::fast,
     open_network,
 };
 

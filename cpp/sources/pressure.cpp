@@ -117,7 +117,7 @@ private:
     std::array<std::array<SeriesSlot, 4>, 8> series_;
 };
 
-Result<std::unique_ptr<Source>> open_pressure(const Roots& roots, const Io& io) {
+Result<std::unique_ptr<Source>> open_pressure(const Roots& roots, const Io& io, const SourceSettings&) {
     auto source = std::make_unique<PressureSource>(roots, io);
     if (const auto opened = source->open(); !opened) return opened.error();
     return std::unique_ptr<Source>(std::move(source));
@@ -132,6 +132,7 @@ const SourceDescriptor pressure_source{
     "Linux >= 4.20 with CONFIG_PSI",
     "boot with psi=1 on the kernel's command line, or use a kernel built with CONFIG_PSI",
     1000,
+    Lane::fast,
     open_pressure,
 };
 

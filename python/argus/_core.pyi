@@ -164,7 +164,15 @@ class Engine:
         sys: str,
         cgroup: str,
         host_plane: bool,
-        sources: collections.abc.Sequence[tuple[str, bool, typing.SupportsInt | typing.SupportsIndex]],
+        sources: collections.abc.Sequence[
+            tuple[
+                str,
+                bool,
+                typing.SupportsInt | typing.SupportsIndex,
+                collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+                collections.abc.Sequence[str],
+            ]
+        ],
         processes: tuple[bool, typing.SupportsInt | typing.SupportsIndex],
         detectors: collections.abc.Sequence[
             tuple[str, bool, collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]]

@@ -69,6 +69,8 @@ class SourceEntry(Struct, frozen=True):
     requires: str = ""
     fix: str = ""
     interval_ms: int = 1000
+    options: list[Option] = []
+    targets: str = ""
 
 
 class LeafEntry(Struct, frozen=True):
@@ -131,6 +133,8 @@ class SourceSettings(Struct, frozen=True, kw_only=True):
 
     enabled: Annotated[bool, Meta(description="Whether this source is polled.")] = True
     interval_ms: Annotated[int, _bounded("Time between polls.", *_INTERVAL_MS, "ms")] = 1000
+    targets: Annotated[tuple[str, ...], _text("What it looks at.", "texts")] = ()
+    options: dict[str, float] = {}
 
 
 class ProcessSettings(Struct, frozen=True, kw_only=True):
@@ -287,7 +291,10 @@ class Config(Struct, frozen=True, kw_only=True):
             sys=self.host.sys,
             cgroup=self.host.cgroup or None,
             sources={
-                name: SourceChoice(enabled=s.enabled, interval_ms=s.interval_ms) for name, s in self.sources.items()
+                name: SourceChoice(
+                    enabled=s.enabled, interval_ms=s.interval_ms, options=s.options, targets=tuple(s.targets)
+                )
+                for name, s in self.sources.items()
             },
             processes=SourceChoice(enabled=self.processes.enabled, interval_ms=self.processes.interval_ms),
             detectors={name: leaf.options for name, leaf in self.detectors.items()},
@@ -367,6 +374,8 @@ def _keys(table: type[Struct]) -> tuple[_Key, ...]:
     found = []
     for item in msgspec.structs.fields(table):
         hint = hints[item.name]
+        if get_origin(hint) is dict:  # options: their keys are the descriptor's
+            continue
         if get_origin(hint) in (UnionType, Union):  # an amount that may be left out
             hint = next(part for part in get_args(hint) if part is not type(None))
         kind_type, meta = get_args(hint)[0], get_args(hint)[1]
@@ -414,8 +423,14 @@ def _leaf_keys(options: list[Option]) -> tuple[_Key, ...]:
 
 
 def _source_keys(entry: SourceEntry) -> tuple[_Key, ...]:
-    enabled, interval = _keys(SourceSettings)
-    return enabled, msgspec.structs.replace(interval, default=entry.interval_ms)
+    enabled, interval, targets = _keys(SourceSettings)
+    keys = (enabled, msgspec.structs.replace(interval, default=entry.interval_ms), *_leaf_keys(entry.options)[1:])
+    return (*keys, msgspec.structs.replace(targets, documentation=entry.targets)) if entry.targets else keys
+
+
+def _source(values: dict[str, Any]) -> SourceSettings:
+    fixed = {name: values.pop(name) for name in ("enabled", "interval_ms", "targets") if name in values}
+    return SourceSettings(**fixed, options=values)
 
 
 class _Group(Struct, frozen=True):
@@ -451,7 +466,7 @@ def _schema(catalogue: Catalogue) -> dict[str, type[Struct] | _Group]:
             "a source",
             {e.name: _source_keys(e) for e in catalogue.sources},
             {e.name: e.documentation + (f" Needs {e.requires}." if e.requires else "") for e in catalogue.sources},
-            lambda values: SourceSettings(**values),
+            _source,
         ),
         "processes": ProcessSettings,
         "engine": EngineSettings,

@@ -37,10 +37,15 @@ _HISTORY_ROWS_MAX: Final = 86_400 * 100  # a day at the shortest tick
 
 
 class SourceChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether and how often (ms) a source is read; interval None = the source's own default."""
+    """Whether and how often (ms) a source is read; interval None = the source's own default.
+
+    `options` left out take the descriptor's defaults; `targets` is what a source that must be told looks at.
+    """
 
     enabled: bool = True
     interval_ms: int | None = None
+    options: dict[str, float] = {}
+    targets: tuple[str, ...] = ()
 
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,7 +149,7 @@ class Engine:
                 sys=options.sys,
                 cgroup=options.cgroup or "",
                 host_plane=host_plane,
-                sources=[(s["name"], *_source(options, s["name"], s["interval_ms"])) for s in described["sources"]],
+                sources=[_source(options, source) for source in described["sources"]],
                 processes=(
                     options.processes.enabled,
                     options.processes.interval_ms or 1000,
@@ -334,9 +339,18 @@ def _check_whole(where: str, value: int, low: int, high: int) -> None:
         raise ValueError(f"{where}: expected an integer in [{low}, {high}], found {value!r}")
 
 
-def _source(options: EngineOptions, name: str, default_ms: int) -> tuple[bool, int]:
-    option = options.sources.get(name, SourceChoice())
-    return option.enabled and name not in options.disabled, option.interval_ms or default_ms
+def _source(options: EngineOptions, source: dict[str, Any]) -> tuple[str, bool, int, list[float], list[str]]:
+    name = source["name"]
+    choice = options.sources.get(name, SourceChoice())
+    if choice.targets and not source["targets"]:
+        raise ValueError(f"sources.{name}.targets: expected none, found {choice.targets[0]!r}")
+    return (
+        name,
+        choice.enabled and name not in options.disabled,
+        choice.interval_ms or source["interval_ms"],
+        _ordered(f"sources.{name}", source["options"], choice.options),
+        list(choice.targets),
+    )
 
 
 def _leaves(
@@ -348,21 +362,25 @@ def _leaves(
         raise ValueError(f"{table}: no leaf {sorted(unknown)[0]!r}; known: {', '.join(x['name'] for x in described)}")
     leaves = []
     for leaf in described:
-        values = given.get(leaf["name"], {})
-        wrong = set(values) - {o["name"] for o in leaf["options"]}
-        if wrong:
-            raise ValueError(f"{table}.{leaf['name']}: no option {sorted(wrong)[0]!r}")
-        ordered = []
-        for option in leaf["options"]:
-            value = float(values.get(option["name"], option["default"]))
-            if isnan(value) or not option["min"] <= value <= option["max"]:
-                raise ValueError(
-                    f"{table}.{leaf['name']}.{option['name']}: expected a number in "
-                    f"[{option['min']:g}, {option['max']:g}], found {value!r}"
-                )
-            ordered.append(value)
+        ordered = _ordered(f"{table}.{leaf['name']}", leaf["options"], given.get(leaf["name"], {}))
         leaves.append((leaf["name"], leaf["name"] not in disabled, ordered))
     return leaves
+
+
+def _ordered(where: str, described: list[dict[str, Any]], given: Mapping[str, float]) -> list[float]:
+    """Values in the order of the descriptor, each within its bounds."""
+    if wrong := set(given) - {option["name"] for option in described}:
+        raise ValueError(f"{where}: no option {sorted(wrong)[0]!r}")
+    ordered = []
+    for option in described:
+        value = float(given.get(option["name"], option["default"]))
+        if isnan(value) or not option["min"] <= value <= option["max"]:
+            raise ValueError(
+                f"{where}.{option['name']}: expected a number in "
+                f"[{option['min']:g}, {option['max']:g}], found {value!r}"
+            )
+        ordered.append(value)
+    return ordered
 
 
 def _scope(record: dict[str, str]) -> Scope:

@@ -17,13 +17,13 @@
 #include <utility>
 #include <vector>
 
+#include "engine/catalog.hpp"
 #include "sources/source.hpp"
 
 namespace argus::sources {
-extern const SourceDescriptor cpu_source;
-extern const SourceDescriptor memory_source;
-extern const SourceDescriptor network_source;
-extern const SourceDescriptor pressure_source;
+#define X(name) extern const SourceDescriptor name##_source;
+ARGUS_SOURCES(X)
+#undef X
 }  // namespace argus::sources
 
 namespace argus::test {
@@ -31,8 +31,6 @@ namespace argus::test {
 namespace fs = std::filesystem;
 
 inline const fs::path kFixtures = ARGUS_FIXTURES;
-inline constexpr const sources::SourceDescriptor* kAllSources[] = {&sources::cpu_source, &sources::memory_source,
-                                                                   &sources::network_source, &sources::pressure_source};
 
 inline std::string slurp(const fs::path& path) {
     std::ifstream in(path, std::ios::binary);
