@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
@@ -100,6 +101,12 @@ HostPlane::HostPlane(HostOptions options, std::span<const sources::SourceDescrip
       slow_("argus-slow", registry_, clock, ring_capacity(options.max_series)),
       table_("argus-table", registry_, clock, 2),
       batch_(kBatch) {
+    for (Sampler* sampler : {&fast_, &slow_}) sampler->set_window(options.window);
+    fast_.set_bursts(options.bursts);
+    if (options.bursts.interval > 0) {
+        triggers_ = std::make_unique<sources::PressureTriggers>(options.roots, options.burst_stall_share);
+        for (const int fd : triggers_->descriptors()) fast_.wake_on(fd);
+    }
     add_sources(options, catalog, io);
     constexpr const char* requirement = "a mounted /proc";
     constexpr const char* fix = "mount procfs, or point `proc` at the host's";
@@ -164,12 +171,12 @@ void HostPlane::apply_changes() {
         const std::uint32_t index = change.slot.index;
         if (index >= series_.size()) {
             series_.resize(index + 1);
-            row_.resize(index + 1, kNaN);
+            for (auto* values : {&row_, &low_, &high_}) values->resize(index + 1, kNaN);
             rates_.resize(index + 1);
             reopened_.reserve(index + 1);
         }
         SeriesEntry& entry = series_[index];
-        row_[index] = kNaN;
+        row_[index] = low_[index] = high_[index] = kNaN;
         if (!change.opened) {
             entry.open = false;
             continue;
@@ -195,18 +202,31 @@ void HostPlane::take(ring::SpscRing<Sample>& ring) {
                 ++stale_;
                 continue;
             }
-            row_[index] = rates_.observe(index, sample.time, sample.value);
+            const double value = rates_.observe(index, sample.time, sample.value);
+            row_[index] = value;
+            low_[index] = std::fmin(low_[index], std::isnan(sample.low) ? value : sample.low);
+            high_[index] = std::fmax(high_[index], std::isnan(sample.high) ? value : sample.high);
         }
     }
 }
 
 void HostPlane::drain() {
     reopened_.clear();
-    std::fill(row_.begin(), row_.end(), kNaN);
+    for (auto* values : {&row_, &low_, &high_}) std::fill(values->begin(), values->end(), kNaN);
     apply_changes();
     take(fast_.ring());
     take(slow_.ring());
     table_fresh_ = tables_.refresh();
+}
+
+std::array<LaneStatus, 3> HostPlane::lanes() const noexcept {
+    std::array<LaneStatus, 3> out;
+    std::size_t at = 0;
+    for (const Sampler* lane : {&fast_, &slow_, &table_}) {
+        const Lateness& lateness = lane->lateness();
+        out[at++] = {lane->name(), lateness.count(), lane->bursts(), lateness.quantile(0.5), lateness.quantile(0.99)};
+    }
+    return out;
 }
 
 std::span<const SourceStatus> HostPlane::status() {

@@ -174,6 +174,13 @@ class Engine:
             ]
         ],
         processes: tuple[bool, typing.SupportsInt | typing.SupportsIndex],
+        window_ms: typing.SupportsInt | typing.SupportsIndex,
+        bursts: tuple[
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsFloat | typing.SupportsIndex,
+        ],
         detectors: collections.abc.Sequence[
             tuple[str, bool, collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]]
         ],
@@ -194,6 +201,7 @@ class Engine:
     ) -> None: ...
     def attach_control(self, arg0: str) -> None: ...
     def bind_session(self, arg0: str, arg1: str) -> int: ...
+    def burst(self) -> None: ...
     def finish(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> list[typing.Any]: ...
     def history(self, arg0: str) -> typing.Any: ...
     def ingest(

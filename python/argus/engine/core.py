@@ -48,6 +48,18 @@ class SourceChoice(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[str, ...] = ()
 
 
+class BurstChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """Closer looks under pressure: polls each `interval_ms` for `length_s`, then none for `pause_s`.
+
+    One begins when some task was stalled for `stall_share` of 2 s (PSI). interval_ms 0 = never.
+    """
+
+    interval_ms: int = 1
+    length_s: int = 5
+    pause_s: int = 60
+    stall_share: float = 0.15
+
+
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the core needs to know. Options of leaves left out take the defaults of their descriptors.
 
@@ -60,6 +72,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     cgroup: str | None = None
     sources: dict[str, SourceChoice] = {}
     processes: SourceChoice = SourceChoice(interval_ms=1000)
+    tick_ms: int = 1000
+    bursts: BurstChoice = BurstChoice()
     detectors: dict[str, dict[str, float]] = {}
     auditors: dict[str, dict[str, float]] = {}
     criteria: dict[str, dict[str, float]] = {}
@@ -98,12 +112,17 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Latest(msgspec.Struct, frozen=True, kw_only=True):
-    """Newest row of every live series: arrays of shape (n_series,), float64, rates per second for counters."""
+    """Newest row of every live series: arrays of shape (n_series,), float64, rates per second for counters.
+
+    `low` and `high` are the extremes since the row before, of what is polled more than once a tick.
+    """
 
     time_ns: int
     names: tuple[str, ...]
     units: tuple[str, ...]
     values: Any
+    low: Any
+    high: Any
     expected: Any
     lower: Any
     upper: Any
@@ -154,6 +173,8 @@ class Engine:
                     options.processes.enabled,
                     options.processes.interval_ms or 1000,
                 ),
+                window_ms=options.tick_ms,
+                bursts=msgspec.structs.astuple(options.bursts),
                 detectors=_leaves(described["detectors"], options.detectors, options.disabled, "detectors"),
                 auditors=_leaves(described["auditors"], options.auditors, options.disabled, "auditors"),
                 criteria=_leaves(described["criteria"], options.criteria, options.disabled, "criteria"),
@@ -287,8 +308,12 @@ class Engine:
         table: dict[str, NDArray[Any]] = self._core.processes()
         return table
 
+    def burst(self) -> None:
+        """Look closely for a while, as under pressure: see `BurstChoice`. Nothing happens before `start`."""
+        self._core.burst()
+
     def statistics(self) -> dict[str, Any]:
-        """Counters of every part: sources, inlets' sources of events, ledger, series, time spent."""
+        """Counters of every part: sources, sampler lanes, inlets' sources of events, ledger, series, time spent."""
         counted: dict[str, Any] = self._core.statistics()
         return counted
 

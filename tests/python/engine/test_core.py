@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import argus
 from argus import _core
-from argus.engine.core import EVENT_TIME, Engine, EngineOptions, IngestReport, SourceChoice, catalog
+from argus.engine.core import EVENT_TIME, BurstChoice, Engine, EngineOptions, IngestReport, SourceChoice, catalog
 from argus.errors import UsageError
 from argus.schema import Anomaly, Scope, ScopeKind, Severity, StopKind
 
@@ -634,3 +634,43 @@ def test_a_state_of_other_options_is_refused_and_changes_nothing(state: bytes):
 
 def test_the_public_names_are_these():
     assert argus.Engine is Engine
+
+
+def test_what_is_polled_at_100_hz_shows_its_extremes_at_the_tick():
+    options = EngineOptions(
+        tick_ms=500, sources={"cpu": SourceChoice(interval_ms=10)}, bursts=BurstChoice(interval_ms=0)
+    )
+    with Engine(options) as engine:
+        engine.start()
+        engine.step()
+        deadline = time.monotonic() + 20
+        spread = 0
+        while not spread and time.monotonic() < deadline:
+            time.sleep(0.5)
+            engine.step()
+            latest = engine.latest()
+            seen = ~np.isnan(latest.values)
+            assert np.all(latest.low[seen] <= latest.high[seen])
+            switches = latest.names.index("system.cpu.context_switches") if seen.any() else 0
+            spread = latest.high[switches] > latest.low[switches]
+        assert spread
+        lanes = {lane["name"]: lane for lane in engine.statistics()["lanes"]}
+        assert lanes["argus-fast"]["wakes"] > 20
+        assert lanes["argus-fast"]["lateness_p99_ns"] >= lanes["argus-fast"]["lateness_p50_ns"] > 0
+        assert lanes["argus-fast"]["bursts"] == 0
+
+
+def test_a_burst_looks_closely_and_ends():
+    options = EngineOptions(tick_ms=200, bursts=BurstChoice(interval_ms=1, length_s=1, pause_s=3600))
+    with Engine(options) as engine:
+        engine.burst()  # before start: nothing
+        engine.start()
+        time.sleep(0.3)
+        engine.burst()
+        time.sleep(1.6)
+        engine.burst()  # within the pause
+        time.sleep(0.3)
+        counted = engine.statistics()
+    polls = {source["name"]: source["polls"] for source in counted["sources_read"]}
+    assert counted["lanes"][0]["bursts"] == 1
+    assert 50 < polls["cpu"] <= 1_010
