@@ -329,6 +329,12 @@ void bind_stops(py::class_<Engine>& c) {
                  for (const auto& [kind, name] : scopes) set.insert({scope_kind(kind), name});
                  engine.stops().set_guarded(std::move(set));
              })
+        .def("set_agents",
+             [](Engine& engine, const std::vector<std::tuple<std::string, std::int32_t, std::int64_t, bool>>& roots) {
+                 std::vector<engine::AgentRoot> out;
+                 for (const auto& [session, pid, start, below] : roots) out.push_back({session, pid, start, below});
+                 return engine.host() != nullptr ? engine.host()->set_agents(std::move(out)) : 0;
+             })
         .def("release_stop",
              [](Engine& engine, const std::string& stop, const std::string& kind, const std::string& name) {
                  engine.release_stop(stop_kind(stop), scope_kind(kind), name);
@@ -374,8 +380,8 @@ void register_engine(py::module_& m) {
     m.attr("EVENT_TIME") = engine::kEventTime;
     py::class_<Engine> engine(m, "Engine");
     engine.def(py::init(&make_engine), py::kw_only(), "proc"_a, "sys"_a, "cgroup"_a, "host_plane"_a, "sources"_a,
-               "processes"_a, "window_ms"_a, "bursts"_a, "detectors"_a, "auditors"_a, "criteria"_a, "caps_nusd"_a, "caps_strict"_a, "prices"_a,
-               "false_alarms_per_day"_a, "history_rows"_a, "guard_every_session"_a);
+               "processes"_a, "window_ms"_a, "bursts"_a, "detectors"_a, "auditors"_a, "criteria"_a, "caps_nusd"_a,
+               "caps_strict"_a, "prices"_a, "false_alarms_per_day"_a, "history_rows"_a, "guard_every_session"_a);
     bind_running(engine);
     bind_stops(engine);
     bind_reading(engine);

@@ -8,10 +8,12 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/clock.hpp"
 #include "base/io.hpp"
+#include "engine/agent_processes.hpp"
 #include "engine/rates.hpp"
 #include "engine/registry.hpp"
 #include "engine/sampler.hpp"
@@ -75,6 +77,9 @@ public:
     // Not between start() and stop().
     void poll_once();
 
+    // Whose processes become series of an agent session: see AgentProcesses::set_roots.
+    std::uint32_t set_agents(std::vector<AgentRoot> roots) { return agents_.set_roots(std::move(roots)); }
+
     // Takes what the samplers emitted since the last call. Allocates only when series open or close.
     void drain();
 
@@ -88,6 +93,7 @@ public:
     // Slots that were opened since the drain before: what was learned of their predecessors no longer holds.
     [[nodiscard]] std::span<const std::uint32_t> reopened() const noexcept { return reopened_; }
     [[nodiscard]] const sources::ProcessTable& processes() const noexcept { return tables_.front(); }
+    [[nodiscard]] const AgentProcesses& agents() const noexcept { return agents_; }  // of that table
     [[nodiscard]] bool processes_fresh() const noexcept { return table_fresh_; }  // new with the last drain
     [[nodiscard]] std::span<const SourceStatus> status();  // one per source, then "processes"
     [[nodiscard]] std::array<LaneStatus, 3> lanes() const noexcept;
@@ -107,6 +113,14 @@ private:
                      const Io& io);
     void apply_changes();
     void take(ring::SpscRing<Sample>& ring);
+    void observe(const Sample& sample);
+    void observe_agents();
+
+    static constexpr std::size_t kAgentSeries = 6;
+    struct AgentSlots {
+        std::string session;  // empty = none are open
+        std::array<Slot, kAgentSeries> slots;
+    };
 
     Registry registry_;
     std::unique_ptr<sources::PressureTriggers> triggers_;  // before the sampler that polls them
@@ -116,6 +130,9 @@ private:
     ring::Snapshot<sources::ProcessTable> tables_;
     std::vector<Watched> watched_;
     std::vector<SourceStatus> status_;
+
+    AgentProcesses agents_;
+    std::vector<AgentSlots> agent_slots_;  // by index of AgentProcesses::usage()
 
     Rates rates_;
     std::vector<double> row_, low_, high_;

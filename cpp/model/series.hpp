@@ -19,6 +19,7 @@ struct SeriesInfo {
     std::string unit;        // UCUM: "s", "By", "1", "{packet}"
     Kind kind = Kind::gauge;
     std::string attributes;  // "cpu.logical_number=0,cpu.mode=user": sorted by key; empty = none
+    std::string session = {};  // the agent session it is of; empty = the host's
 
     [[nodiscard]] std::string full_name() const {
         return attributes.empty() ? name : name + "{" + attributes + "}";

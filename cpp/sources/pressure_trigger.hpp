@@ -1,7 +1,7 @@
 // Pressure stall triggers: descriptors that poll(2) reports (POLLPRI) when tasks were stalled for too long.
 // Source: kernel Documentation/accounting/psi.rst, "Monitoring for pressure thresholds".
-// Cost: nothing while nobody stalls; the kernel averages in its own work queue. Windows are 2 s, the one size that needs
-// no privilege. Failure: a resource without its file, or a kernel that refuses, has no trigger.
+// Cost: nothing while nobody stalls; the kernel averages in its own work queue. Windows are 2 s, the one size that
+// needs no privilege. Failure: a resource without its file, or a kernel that refuses, has no trigger.
 #pragma once
 
 #include <string>

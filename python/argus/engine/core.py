@@ -248,6 +248,21 @@ class Engine:
         """Scopes with a live announced guard: a stop goes to the narrowest of them that covers it, else to the host."""
         self._core.set_guarded([(kind.value, name) for kind, name in scopes])
 
+    def set_agents(self, roots: Iterable[tuple[str, int, int, bool]]) -> int:
+        """Whose processes become the series of an agent session; replaces what was set.
+
+        Parameters
+        ----------
+        roots : (session, pid, start time in ns since boot, descendants only): the session's processes are these and
+            all that descend from them, also once they are orphans; of a supervisor only its descendants
+
+        Returns
+        -------
+        sessions left out, because there are more than 256 or their name is empty
+        """
+        left_out: int = self._core.set_agents(list(roots))
+        return left_out
+
     def release_stop(self, kind: StopKind, scope: Scope) -> None:
         """A stop was cleared, or the hold on it ended: its next reason counts again, also one that still stands."""
         self._core.release_stop(kind.value, scope.kind.value, scope.id)

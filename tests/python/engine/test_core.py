@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -21,6 +25,7 @@ import argus
 from argus import _core
 from argus.engine.core import EVENT_TIME, BurstChoice, Engine, EngineOptions, IngestReport, SourceChoice, catalog
 from argus.errors import UsageError
+from argus.guard import start_time_ns
 from argus.schema import Anomaly, Scope, ScopeKind, Severity, StopKind
 
 T0 = 1_760_000_000_000_000_000
@@ -674,3 +679,31 @@ def test_a_burst_looks_closely_and_ends():
     polls = {source["name"]: source["polls"] for source in counted["sources_read"]}
     assert counted["lanes"][0]["bursts"] == 1
     assert 50 < polls["cpu"] <= 1_010
+
+
+def test_processes_of_an_agent_become_its_series_and_its_anomalies_its_scope():
+    """A child that burns a processor and has a child of its own, seen as the session's CPU, memory and processes."""
+    code = "import subprocess, sys\np = subprocess.Popen(['sleep', '60'])\nprint(p.pid, flush=True)\nwhile True: pass"
+    agent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert agent.stdout is not None
+    with agent.stdout as said:
+        grandchild = int(said.readline())
+    try:
+        with Engine(EngineOptions(processes=SourceChoice(interval_ms=100))) as engine:
+            assert engine.set_agents([("s,1", agent.pid, start_time_ns(agent.pid) or 0, False), ("", 1, 0, True)]) == 1
+            engine.start()
+            name = "agent.cpu.time{agent.session=s%2C1}"
+            deadline = time.monotonic() + 20
+            share = 0.0
+            while not share > 0.05 and time.monotonic() < deadline:
+                time.sleep(0.3)
+                engine.step()
+                latest = dict(zip(engine.latest().names, engine.latest().values.tolist(), strict=True))
+                share = latest.get(name, 0.0)
+            assert 0.05 < share < 1.5
+            assert latest["agent.process.count{agent.session=s%2C1}"] == 2
+            assert latest["agent.memory.usage{agent.session=s%2C1}"] > 1e6
+    finally:
+        agent.kill()
+        agent.wait()
+        os.kill(grandchild, signal.SIGKILL)
