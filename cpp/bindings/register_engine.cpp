@@ -357,6 +357,54 @@ void bind_stops(py::class_<Engine>& c) {
         });
 }
 
+// Rows of the newest process table with the greatest values of a column, greatest first.
+py::object top_processes(const Engine& engine, const std::string& column, std::size_t count) {
+    if (engine.host() == nullptr) return py::none();
+    const auto columns = sources::process_columns();
+    for (std::size_t i = 0; i < columns.size(); ++i) {
+        if (column != columns[i].name) continue;
+        const auto rows = engine::top_rows(
+            engine.host()->processes().column(static_cast<sources::ProcessColumn>(i)), count);
+        py::array_t<std::int64_t> out(static_cast<py::ssize_t>(rows.size()));
+        std::copy(rows.begin(), rows.end(), out.mutable_data());
+        return out;
+    }
+    return py::none();
+}
+
+std::vector<std::string> process_keys(Engine& engine, const std::string& by) {
+    const auto group = engine::group_by(by);
+    if (!group) throw py::value_error("expected one of name, executable, cgroup, user, state, session");
+    if (engine.host() == nullptr) return {};
+    py::gil_scoped_release released;
+    return engine::group_keys(engine.host()->processes(), *group, engine.host()->labels(), engine.host()->agents());
+}
+
+py::list texts(const std::vector<std::string>& values) {
+    py::list out;
+    for (const std::string& value : values) out.append(text(value));
+    return out;
+}
+
+template <class T>
+py::array_t<T> array_of(const std::vector<T>& values) {
+    return py::array_t<T>(static_cast<py::ssize_t>(values.size()), values.data());
+}
+
+py::dict process_groups(Engine& engine, const std::string& by) {
+    const auto keys = process_keys(engine, by);
+    static const sources::ProcessTable kNone;
+    const auto& table = engine.host() != nullptr ? engine.host()->processes() : kNone;
+    const engine::ProcessGroups groups = engine::sum_groups(table, keys);
+    py::dict out;
+    out["key"] = texts(groups.key);
+    out["processes"] = array_of(groups.processes);
+    out["threads"] = array_of(groups.threads);
+    const auto columns = sources::process_columns();
+    for (std::size_t i = 0; i < columns.size(); ++i) out[columns[i].name] = array_of(groups.sums[i]);
+    return out;
+}
+
 void bind_reading(py::class_<Engine>& c) {
     c.def("latest", &latest)
         .def("history", &history)
@@ -364,6 +412,9 @@ void bind_reading(py::class_<Engine>& c) {
              [](Engine& engine) {
                  return engine.host() != nullptr ? processes_to_dict(engine.host()->processes()) : py::dict();
              })
+        .def("top_processes", &top_processes)
+        .def("process_keys", [](Engine& engine, const std::string& by) { return texts(process_keys(engine, by)); })
+        .def("process_groups", &process_groups)
         .def("statistics", &statistics)
         .def("burst",
              [](Engine& engine) {

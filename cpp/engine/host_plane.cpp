@@ -121,6 +121,7 @@ HostPlane::HostPlane(HostOptions options, std::span<const sources::SourceDescrip
       fast_("argus-fast", registry_, clock, ring_capacity(options.max_series)),
       slow_("argus-slow", registry_, clock, ring_capacity(options.max_series)),
       table_("argus-table", registry_, clock, 2),
+      labels_(options.roots.proc),
       batch_(kBatch) {
     for (Sampler* sampler : {&fast_, &slow_}) sampler->set_window(options.window);
     fast_.set_bursts(options.bursts);

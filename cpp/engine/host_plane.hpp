@@ -14,6 +14,7 @@
 #include "base/clock.hpp"
 #include "base/io.hpp"
 #include "engine/agent_processes.hpp"
+#include "engine/process_groups.hpp"
 #include "engine/rates.hpp"
 #include "engine/registry.hpp"
 #include "engine/sampler.hpp"
@@ -94,6 +95,7 @@ public:
     [[nodiscard]] std::span<const std::uint32_t> reopened() const noexcept { return reopened_; }
     [[nodiscard]] const sources::ProcessTable& processes() const noexcept { return tables_.front(); }
     [[nodiscard]] const AgentProcesses& agents() const noexcept { return agents_; }  // of that table
+    [[nodiscard]] ProcessLabels& labels() noexcept { return labels_; }
     [[nodiscard]] bool processes_fresh() const noexcept { return table_fresh_; }  // new with the last drain
     [[nodiscard]] std::span<const SourceStatus> status();  // one per source, then "processes"
     [[nodiscard]] std::array<LaneStatus, 3> lanes() const noexcept;
@@ -132,6 +134,7 @@ private:
     std::vector<SourceStatus> status_;
 
     AgentProcesses agents_;
+    ProcessLabels labels_;
     std::vector<AgentSlots> agent_slots_;  // by index of AgentProcesses::usage()
 
     Rates rates_;

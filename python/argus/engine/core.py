@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from math import isnan
 from platform import node
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from argus import _core
 from argus.errors import UsageError
 from argus.schema import Anomaly, Scope, ScopeKind, StopKind
+
+ProcessGroup = Literal["name", "executable", "cgroup", "user", "state", "session"]
+PROCESS_COLUMNS: Final[dict[str, tuple[str, str]]] = _core.PROCESS_COLUMNS
+"""Float64 columns of the process table: name -> (unit, what it says)."""
 
 EVENT_TIME: Final = _core.EVENT_TIME
 """As `now`: every event's own `ts` is the time it is judged at, and deadlines run on event time."""
@@ -322,6 +326,38 @@ class Engine:
         """The newest process table: one array per field, one row per process (copies); empty before the first."""
         table: dict[str, NDArray[Any]] = self._core.processes()
         return table
+
+    def top_processes(self, column: str, count: int) -> NDArray[np.int64]:
+        """Rows of `processes` with the greatest values of a float64 column, greatest first, shape (<= count,).
+
+        Raises
+        ------
+        UsageError : no such column
+        """
+        rows: NDArray[np.int64] | None = self._core.top_processes(column, max(0, count))
+        if rows is None:
+            raise UsageError(f"top_processes: column: expected one of {', '.join(PROCESS_COLUMNS)}, found {column!r}")
+        return rows
+
+    def process_keys(self, by: ProcessGroup) -> list[str]:
+        """What each row of `processes` is grouped under, untrusted text; "" = it cannot be told.
+
+        ``executable`` and ``cgroup`` are read once a process and again after 30 s (/proc/PID/exe, /proc/PID/cgroup);
+        ``session`` is the agent session whose process it is, see `set_agents`.
+        """
+        keys: list[str] = self._core.process_keys(by)
+        return keys
+
+    def process_groups(self, by: ProcessGroup) -> dict[str, Any]:
+        """Sums of the newest process table over what rows share.
+
+        Returns
+        -------
+        dict: ``key`` list of text, ``processes`` uint32, ``threads`` uint64, and every float64 column of the table
+        summed, arrays of shape (n_groups,); NaN = observed for none of its rows
+        """
+        groups: dict[str, Any] = self._core.process_groups(by)
+        return groups
 
     def burst(self) -> None:
         """Look closely for a while, as under pressure: see `BurstChoice`. Nothing happens before `start`."""
