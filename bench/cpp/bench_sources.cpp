@@ -85,6 +85,15 @@ int main() {
         {"cpu", {"/proc/stat", "/proc/loadavg", "/proc/uptime"}},
         {"memory", {"/proc/meminfo", "/proc/vmstat"}},
         {"network", {"/proc/net/dev"}},
+        {"disk", {"/proc/diskstats", "/sys/class/block/vda/size"}},
+        {"filesystem", {"/proc/self/mountinfo"}},
+        {"paging",
+         {"/proc/swaps", "/sys/kernel/mm/ksm/pages_shared", "/sys/kernel/mm/ksm/pages_sharing",
+          "/sys/kernel/mm/ksm/pages_unshared", "/sys/kernel/mm/ksm/pages_volatile", "/sys/kernel/mm/ksm/full_scans"}},
+        {"numa",
+         {"/sys/devices/system/node/online", "/sys/devices/system/node/node0/numastat",
+          "/sys/devices/system/node/node0/meminfo"}},
+        {"slab", {"/proc/slabinfo"}},
         {"pressure", {"/proc/pressure/cpu", "/proc/pressure/memory", "/proc/pressure/io"}},
     };
     bool good = true;
