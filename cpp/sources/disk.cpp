@@ -75,7 +75,8 @@ bool digits(std::string_view text) noexcept {
 }  // namespace
 
 Result<DiskLine> parse_disk(std::string_view line) {
-    constexpr Error kMalformed{Errc::malformed, 0, "proc/diskstats: expected major, minor, name and 11, 15 or 17 counters"};
+    constexpr Error kMalformed{Errc::malformed, 0,
+                               "proc/diskstats: expected major, minor, name and 11, 15 or 17 counters"};
     DiskLine out;
     Scanner scanner(line);
     std::uint64_t ignored = 0;
@@ -242,7 +243,8 @@ private:
         }
         if (std::isfinite(disk.bytes)) {
             disk.limit.emit(emit, report, disk.bytes, [&] {
-                return SeriesInfo{"system.disk.limit", "By", Kind::gauge, "system.device=" + attribute_value(disk.name)};
+                const std::string attributes = "system.device=" + attribute_value(disk.name);
+                return SeriesInfo{"system.disk.limit", "By", Kind::gauge, attributes};
             });
         }
     }

@@ -8,8 +8,8 @@
 // Which:  see is_followed; overlay only at "/"; at most 256, those beyond are counted as malformed.
 // Hangs:  statfs of a network file system without its server waits for ever, so a helper thread asks. A mount that has
 //         not answered within timeout_ms is left out until its call returns, and the thread that hangs in it is left
-//         alone. At most four threads hang; the last is kept for local file systems. poll waits for the answers, 4 times
-//         timeout_ms at most and only when a mount begins to hang; the lock is never held while asking.
+//         alone. At most four threads hang; the last is kept for local file systems. poll waits for the answers, 4
+//         times timeout_ms at most and only when a mount begins to hang; the lock is never held while asking.
 // Cost:   one pread, two thread switches, 1 us a mount: slow lane. Unreadable mount table: Errc of the file.
 #include "sources/filesystem.hpp"
 
@@ -41,10 +41,10 @@ constexpr std::size_t kMaxHung = 4;
 constexpr std::size_t kMountTableBytes = std::size_t{4} << 20;  // thousands of container mounts
 
 constexpr std::string_view kPseudo[] = {
-    "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs", "erofs",
-    "fusectl", "hugetlbfs", "iso9660", "mqueue", "nfsd", "nsfs", "proc", "pstore", "ramfs", "resctrl", "rootfs",
-    "rpc_pipefs", "securityfs", "selinuxfs", "smackfs", "squashfs", "sysfs", "tracefs", "fuse.gvfsd-fuse", "fuse.lxcfs",
-    "fuse.portal",
+    "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs",
+    "erofs", "fuse.gvfsd-fuse", "fuse.lxcfs", "fuse.portal", "fusectl", "hugetlbfs", "iso9660", "mqueue", "nfsd",
+    "nsfs", "proc", "pstore", "ramfs", "resctrl", "rootfs", "rpc_pipefs", "securityfs", "selinuxfs", "smackfs",
+    "squashfs", "sysfs", "tracefs",
 };
 constexpr std::string_view kPrivate[] = {  // what is mounted below these
     "/dev", "/proc", "/sys", "/run/containerd", "/run/credentials", "/var/lib/containers/storage", "/var/lib/docker",

@@ -1,8 +1,8 @@
 // Memory, swap and paging.
 // Source: /proc/meminfo, /proc/vmstat; kernel Documentation/filesystems/proc.rst, man proc_meminfo(5), proc_vmstat(5).
 // Emits:  system.memory.* and system.paging.usage, bytes, gauges; system.paging.faults, .operations and reclaim,
-//         refault, compaction, huge-page, NUMA and out-of-memory counters. used = total - free - buffers - cached, so that
-//         the four states add up to the limit; cached includes reclaimable slab.
+//         refault, compaction, huge-page, NUMA and out-of-memory counters. used = total - free - buffers - cached, so
+//         that the four states add up to the limit; cached includes reclaimable slab.
 // Cost:   two preads; /proc/vmstat is the dearer (about 200 lines). Absent meminfo: Errc::unavailable; absent vmstat or
 //         a missing key: those series are missing.
 #include "sources/memory.hpp"
@@ -142,14 +142,16 @@ constexpr KeySeries kVmstat[] = {
     {"drop_slab", "system.memory.caches_dropped", "{event}", "system.memory.cache=slab", C},
     {"compact_success", "system.memory.compactions", "{event}", "system.memory.compaction.result=success", C},
     {"compact_fail", "system.memory.compactions", "{event}", "system.memory.compaction.result=failure", C},
-    {"compact_migrate_scanned", "system.memory.compaction_scanned", "{page}", "system.memory.compaction.for=migrate", C},
+    {"compact_migrate_scanned", "system.memory.compaction_scanned", "{page}", "system.memory.compaction.for=migrate",
+     C},
     {"compact_free_scanned", "system.memory.compaction_scanned", "{page}", "system.memory.compaction.for=free", C},
     {"compact_daemon_wake", "system.memory.compaction_daemon_wakes", "{event}", "", C},
     {"pgmigrate_success", "system.memory.pages_migrated", "{page}", "system.memory.migration.result=success", C},
     {"pgmigrate_fail", "system.memory.pages_migrated", "{page}", "system.memory.migration.result=failure", C},
-    {"thp_collapse_alloc", "system.memory.huge_page_collapses", "{page}", "system.memory.huge_page.result=allocated", C},
-    {"thp_collapse_alloc_failed", "system.memory.huge_page_collapses", "{page}", "system.memory.huge_page.result=failed",
+    {"thp_collapse_alloc", "system.memory.huge_page_collapses", "{page}", "system.memory.huge_page.result=allocated",
      C},
+    {"thp_collapse_alloc_failed", "system.memory.huge_page_collapses", "{page}",
+     "system.memory.huge_page.result=failed", C},
     {"thp_split_page", "system.memory.huge_page_splits", "{page}", "", C},
     {"thp_split_pmd", "system.memory.huge_page_unmaps", "{page}", "", C},
     {"thp_zero_page_alloc", "system.memory.huge_zero_pages", "{page}", "", C},

