@@ -12,6 +12,12 @@
     X(cpu)               \
     X(memory)            \
     X(network)           \
+    X(disk)              \
+    X(filesystem)        \
+    X(storage)           \
+    X(paging)            \
+    X(numa)              \
+    X(slab)              \
     X(pressure)
 #define ARGUS_DETECTORS(X) X(residual)
 #define ARGUS_AUDITORS(X) X(causal) X(loop) X(budget)

@@ -88,6 +88,17 @@ def test_values_agree_with_an_independent_reading(captured: HostSample) -> None:
         received, sent = int(counters.split()[0]), int(counters.split()[8])
         assert values[f"system.network.io{{{label}receive}}"] == received
         assert values[f"system.network.io{{{label}transmit}}"] == sent
+    disks = {line.split()[2]: [int(word) for word in line.split()[3:]] for line in
+             (KERNEL / "proc/diskstats").read_text().splitlines()}  # fmt: skip
+    assert values["system.disk.io{disk.io.direction=write,system.device=vda}"] == disks["vda"][6] * 512
+    assert values["system.disk.io_time{system.device=vda}"] == disks["vda"][9] / 1000
+    assert [name for name in values if "system.device=loop" in name] == []
+    node = dict(line.split() for line in (KERNEL / "sys/devices/system/node/node0/numastat").read_text().splitlines())
+    assert values["system.numa.local{system.numa.node=0}"] == int(node["local_node"])
+    caches = {name.split("cache=")[1][:-1] for name in values if ".slab.cache.usage{" in name}
+    rows = [line.split() for line in (KERNEL / "proc/slabinfo").read_text().splitlines()[2:]]
+    pages = sorted((-int(row[5]) * int(row[14]), row[0]) for row in rows)
+    assert caches == {name for _, name in pages[:20]}
 
 
 def test_sample_is_frozen_and_consistent(captured: HostSample) -> None:
