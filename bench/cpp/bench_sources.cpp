@@ -83,8 +83,15 @@ struct Bench {
 int main() {
     const Bench kBenches[] = {
         {"cpu", {"/proc/stat", "/proc/loadavg", "/proc/uptime"}},
+        {"cpufreq", {"/sys/devices/system/cpu/online", "/proc/cpuinfo"}},
+        {"gpu", {"/sys/class/drm/card0/device/gpu_busy_percent", "/sys/class/drm/card0/device/mem_info_vram_used"}},
+        {"interrupts", {"/proc/interrupts", "/proc/softirqs"}},
+        {"kernel",
+         {"/proc/sys/fs/file-nr", "/proc/sys/fs/inode-nr", "/proc/sys/fs/dentry-state", "/proc/sys/kernel/pid_max",
+          "/proc/sys/kernel/threads-max", "/proc/sys/kernel/random/entropy_avail", "/proc/loadavg"}},
         {"memory", {"/proc/meminfo", "/proc/vmstat"}},
         {"network", {"/proc/net/dev"}},
+        {"self", {"/proc/self/stat", "/proc/self/statm", "/proc/self/fd"}},
         {"pressure", {"/proc/pressure/cpu", "/proc/pressure/memory", "/proc/pressure/io"}},
     };
     bool good = true;

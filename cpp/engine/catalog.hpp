@@ -12,6 +12,12 @@
     X(cpu)               \
     X(memory)            \
     X(network)           \
+    X(cpufreq)           \
+    X(gpu)               \
+    X(interrupts)        \
+    X(kernel)            \
+    X(self)              \
+    X(thermal)           \
     X(pressure)
 #define ARGUS_DETECTORS(X) X(residual)
 #define ARGUS_AUDITORS(X) X(causal) X(loop) X(budget)
