@@ -11,6 +11,7 @@
 //         that poll its values, and polls are skipped after it: one, two, four, up to 64. What a card or a driver does
 //         not tell is missing: with MIG, the load of the whole card. A card that sleeps is not woken. At most 64
 //         NVIDIA and 32 other cards.
+// No bench: how long it takes is the answer of a driver and its card, and nothing bare asks the same of them.
 #include "sources/gpu.hpp"
 
 #include <algorithm>

@@ -25,7 +25,7 @@ struct RasCounts {
 
 struct GpuSetup {
     std::string library = "libnvidia-ml.so.1";  // empty = do not look for NVIDIA's
-    std::chrono::milliseconds start_patience{2000};
+    std::chrono::milliseconds start_patience{5000};
     std::chrono::milliseconds patience{1000};  // what a poll waits for all devices together
     std::chrono::milliseconds start_again{60'000};  // how often a library whose devices are all lost is started anew
 };

@@ -77,12 +77,12 @@ bool parse_irq_line(std::string_view line, std::size_t cpus, IrqLine& out) noexc
     if (columns == cpus) {
         rest = fields.rest();
     } else {
+        if (numbered(out.name)) return false;
         Scanner words(rest);
         const std::string_view next = words.word();
-        const bool lone = columns == 1 && next.empty() && !numbered(out.name);
-        const bool none = columns == 0 && !next.empty() && !numbered(out.name) && !numbered(next) && next[0] != '-';
-        if (none) return true;
-        if (!lone) return false;
+        const bool wordy = !next.empty() && next[0] != '-' && !numbered(next);
+        if (columns == 0 && wordy) return true;
+        if (columns != 1 || !next.empty()) return false;
     }
     out.counts = true;
     if (numbered(out.name)) out.device = device_of(rest).substr(0, kIrqDeviceBytes);
@@ -169,7 +169,8 @@ private:
             irq->device = line.device;
         }
         irq->series.emit(emit, report, static_cast<double>(line.total), [&] {
-            std::string attributes = line.device.empty() ? "" : "interrupt.device=" + attribute_value(line.device) + ",";
+            std::string attributes;
+            if (!line.device.empty()) attributes = "interrupt.device=" + attribute_value(line.device) + ",";
             attributes += "interrupt.name=" + attribute_value(line.name);
             return SeriesInfo{"system.interrupts", "{interrupt}", Kind::counter, attributes};
         });

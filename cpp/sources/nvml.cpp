@@ -113,7 +113,7 @@ bool find(void* library, F& out, const char* name) noexcept {
 }
 
 bool Api::load(const char* library) noexcept {
-    void* lib = dlopen(library, RTLD_LAZY | RTLD_LOCAL);  // for good: unloading a driver's library is asking for trouble
+    void* lib = dlopen(library, RTLD_LAZY | RTLD_LOCAL);  // and never closed: a driver's library may keep threads
     if (lib == nullptr) return false;
     find(lib, uuid, "nvmlDeviceGetUUID");
     find(lib, name, "nvmlDeviceGetName");

@@ -20,7 +20,7 @@ private:
     bool seen_ = false;
 };
 
-// What a powercap zone measures, as hw.type: "cpu" for package-0, core, uncore; "memory" for dram; "enclosure" for psys.
+// What a powercap zone measures, as hw.type: "memory" for dram, "enclosure" for psys, else "cpu" (package-0, core).
 [[nodiscard]] const char* zone_type(std::string_view name) noexcept;
 
 }  // namespace argus::sources
