@@ -4,8 +4,10 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "engine/catalog.hpp"
@@ -88,6 +90,41 @@ bool bench_processes() {
                          bare * 1e6, ours <= bare);
 }
 
+// Files in the folders of `folder` whose name ends so: what this machine has of them.
+void find(const std::string& folder, const std::string& end, std::vector<std::string>& out) {
+    std::error_code none;
+    for (const auto& device : std::filesystem::directory_iterator(folder, none)) {
+        for (const auto& file : std::filesystem::directory_iterator(device.path(), none)) {
+            if (file.path().filename().string().ends_with(end)) out.push_back(file.path().string());
+        }
+    }
+}
+
+std::vector<std::string> frequency_files() {
+    const std::string cpus = "/sys/devices/system/cpu";
+    std::vector<std::string> out;
+    for (const char* kind : {"cur", "min", "max"}) {
+        find(cpus + "/cpufreq", std::string("scaling_") + kind + "_freq", out);
+    }
+    if (out.empty()) return {cpus + "/online", "/proc/cpuinfo"};
+    std::error_code none;
+    for (const auto& cpu : std::filesystem::directory_iterator(cpus, none)) {
+        for (const auto& file : std::filesystem::directory_iterator(cpu.path() / "thermal_throttle", none)) {
+            out.push_back(file.path().string());
+        }
+    }
+    return out;
+}
+
+std::vector<std::string> sensor_files() {
+    std::vector<std::string> out;
+    find("/sys/class/thermal", "temp", out);
+    find("/sys/class/hwmon", "_input", out);
+    find("/sys/class/powercap", "energy_uj", out);
+    find("/sys/devices/system/edac/mc", "_count", out);
+    return out;
+}
+
 struct Bench {
     const char* source;
     std::vector<std::string> files;
@@ -98,6 +135,11 @@ struct Bench {
 int main() {
     const Bench kBenches[] = {
         {"cpu", {"/proc/stat", "/proc/loadavg", "/proc/uptime"}},
+        {"cpufreq", frequency_files()},
+        {"interrupts", {"/proc/interrupts", "/proc/softirqs"}},
+        {"kernel",
+         {"/proc/sys/fs/file-nr", "/proc/sys/fs/inode-nr", "/proc/sys/fs/dentry-state", "/proc/sys/kernel/pid_max",
+          "/proc/sys/kernel/threads-max", "/proc/sys/kernel/random/entropy_avail", "/proc/loadavg"}},
         {"memory", {"/proc/meminfo", "/proc/vmstat"}},
         {"network", {"/proc/net/dev"}},
         {"disk", {"/proc/diskstats", "/sys/class/block/vda/size"}},
@@ -108,6 +150,8 @@ int main() {
          {"/sys/devices/system/node/online", "/sys/devices/system/node/node0/numastat",
           "/sys/devices/system/node/node0/meminfo"}},
         {"slab", {"/proc/slabinfo"}},
+        {"thermal", sensor_files()},
+        {"self", {"/proc/self/stat", "/proc/self/statm", "/proc/self/fd"}},
         {"pressure", {"/proc/pressure/cpu", "/proc/pressure/memory", "/proc/pressure/io"}},
     };
     bool good = true;

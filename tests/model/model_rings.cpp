@@ -1,5 +1,5 @@
-// Every interleaving, and every outcome that the C++ memory model allows, of the ring and of the triple buffer with one
-// Every interleaving, and every outcome the C++ memory model allows, of the ring and of the triple buffer with one
+// Every interleaving, and every outcome that the C++ memory model allows, of ring and triple buffer with one writer and
+// one reader, as far as Relacy's schedulers go: a full search within a bound of context switches, then random
 // schedules. A data race on an item, a lost, doubled or torn item, and a hang are failures.
 // Source: D. Vyukov, Relacy Race Detector.
 //

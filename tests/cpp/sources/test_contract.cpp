@@ -17,6 +17,11 @@ struct FileOf {
 // Sources of files. One line each; those that ask the kernel in other ways keep the same rules in tests of their own.
 const FileOf kFiles[] = {
     {&sources::cpu_source, {"proc/stat"}, {"proc/loadavg", "proc/uptime"}},
+    {&sources::interrupts_source, {"proc/interrupts"}, {"proc/softirqs"}},
+    {&sources::kernel_source,
+     {"proc/sys/fs/file-nr"},
+     {"proc/sys/fs/inode-nr", "proc/sys/fs/dentry-state", "proc/sys/kernel/pid_max", "proc/sys/kernel/threads-max",
+      "proc/sys/kernel/random/entropy_avail", "proc/loadavg"}},
     {&sources::memory_source, {"proc/meminfo"}, {"proc/vmstat"}},
     {&sources::network_source, {"proc/net/dev"}, {}},
     {&sources::disk_source, {"proc/diskstats"}, {"sys/class/block/vda/size"}},
