@@ -13,6 +13,7 @@
     X(memory)            \
     X(network)           \
     X(cgroup)            \
+    X(perf)              \
     X(pressure)
 #define ARGUS_DETECTORS(X) X(residual)
 #define ARGUS_AUDITORS(X) X(causal) X(loop) X(budget)

@@ -486,7 +486,9 @@ private:
             const auto walked = tree.refresh(force);
             if (!walked) {
                 error_ = walked.error();
-                changed = true;  // the tree is empty now: its groups are gone
+                const bool gone = tree.nodes().empty();
+                changed = changed || gone;
+                listed += gone ? 0 : 1;
                 continue;
             }
             ++listed;

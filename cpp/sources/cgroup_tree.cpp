@@ -189,11 +189,14 @@ bool CgroupTree::changed() {
     return nodes_.empty();
 }
 
-// The children's names into names_; 0 or -errno.
-int CgroupTree::list_children(std::size_t parent) {
+// The names of a group's children into names_; 0 or -errno.
+int CgroupTree::list_children(const std::string& local) {
     names_.clear();
-    path_.assign(directory_).append(nodes_[parent].local);
-    const int fd = io_->open_at(AT_FDCWD, path_.c_str(), O_RDONLY | O_DIRECTORY | O_NONBLOCK);
+    path_.assign(directory_).append(local);
+    int fd = -EINTR;
+    for (int i = 0; i < kInterruptions && fd == -EINTR; ++i) {
+        fd = io_->open_at(AT_FDCWD, path_.c_str(), O_RDONLY | O_DIRECTORY | O_NONBLOCK);
+    }
     if (fd < 0) return fd;
     alignas(dirent64) std::array<char, 16 * 1024> buffer;
     int interruptions = 0;
@@ -218,26 +221,31 @@ int CgroupTree::list_children(std::size_t parent) {
 }
 
 Result<bool> CgroupTree::refresh(bool force) {
-    if (!force && !changed()) return false;
-    nodes_.clear();
-    left_out_ = 0;
-    CgroupNode top;
-    if (!look(top.local, top.id, top.links)) return Error{Errc::unavailable, ENOENT, "cgroup hierarchy"};
-    nodes_.push_back(std::move(top));
-    for (std::size_t parent = 0; parent < nodes_.size(); ++parent) {
-        const int status = list_children(parent);
-        if (status < 0 && parent == 0) return Error{errc_of(-status), -status, "cgroup hierarchy"};
+    if (!force && !unfinished_ && !changed()) return false;
+    std::vector<CgroupNode> found(1);
+    std::size_t left_out = 0;
+    if (!look("", found[0].id, found[0].links)) {
+        nodes_.clear();
+        return Error{Errc::unavailable, ENOENT, "cgroup hierarchy"};
+    }
+    for (std::size_t parent = 0; parent < found.size(); ++parent) {
+        const int status = list_children(found[parent].local);
+        const bool gone = status == -ENOENT || status == -ENODEV || status == -EACCES;
+        unfinished_ = status < 0 && (!gone || parent == 0);
+        if (unfinished_) return Error{errc_of(-status), -status, "cgroup hierarchy"};
         for (const std::string& name : names_) {
             CgroupNode child;
-            child.local = nodes_[parent].local + "/" + name;
-            child.depth = nodes_[parent].depth + 1;
-            if (nodes_.size() >= max_nodes_ || child.local.size() > kMaxPathBytes) {
-                ++left_out_;
+            child.local = found[parent].local + "/" + name;
+            child.depth = found[parent].depth + 1;
+            if (found.size() >= max_nodes_ || child.local.size() > kMaxPathBytes) {
+                ++left_out;
             } else if (look(child.local, child.id, child.links)) {
-                nodes_.push_back(std::move(child));
+                found.push_back(std::move(child));
             }
         }
     }
+    nodes_ = std::move(found);
+    left_out_ = left_out;
     return true;
 }
 

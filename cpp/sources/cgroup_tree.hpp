@@ -69,8 +69,8 @@ public:
     CgroupTree(const Io& io, std::string directory, std::size_t max_nodes = kMaxNodes)
         : io_(&io), directory_(std::move(directory)), max_nodes_(max_nodes) {}
 
-    // True = the groups may have changed and were walked again; false = they are the same. An error when the top
-    // cannot be listed: nothing is known of any group then.
+    // True = the groups may have changed and were walked again; false = they are the same. Errc::unavailable when the
+    // top is not there: nothing is known of any group then. Any other error (no descriptor left): those known stay.
     [[nodiscard]] Result<bool> refresh(bool force = false);
 
     [[nodiscard]] const std::string& directory() const noexcept { return directory_; }
@@ -80,7 +80,7 @@ public:
 private:
     [[nodiscard]] bool changed();
     [[nodiscard]] bool look(const std::string& local, std::uint64_t& id, std::uint64_t& links);
-    [[nodiscard]] int list_children(std::size_t parent);
+    [[nodiscard]] int list_children(const std::string& local);
 
     const Io* io_;
     std::string directory_;
@@ -89,6 +89,7 @@ private:
     std::vector<std::string> names_;
     std::string path_;
     std::size_t left_out_ = 0;
+    bool unfinished_ = false;  // the last walk failed on its way
 };
 
 // What the names on a path say. Views into `path`, but for the pod, whose dashes systemd writes as underscores.
