@@ -404,6 +404,7 @@ struct OpenFile {
     std::uint8_t kind = 0;       // index into cgroup_files
     std::uint8_t hierarchy = 0;
     FileState state = FileState::unknown;
+    std::uint32_t lines = 0;     // of the last read that went to the end of the file
 };
 
 struct Group {
@@ -650,20 +651,28 @@ private:
         return 0;
     }
 
-    // The whole file into buffer_; its size, or -errno.
-    [[nodiscard]] ssize_t fill(int fd) {
+    // The whole file into buffer_; its size, or -errno. Asking these files for what follows their end costs as much as
+    // reading them, and what is short may only be cut: so the end is taken for granted after as many lines as it had.
+    [[nodiscard]] ssize_t fill(OpenFile& file) {
         std::size_t size = 0;
+        std::uint32_t lines = 0;
         int interruptions = 0;
         while (true) {
             if (size == buffer_.size()) {
                 if (size >= kCapBytes) return -EFBIG;
                 buffer_.resize(std::min(kCapBytes, size * 2));
             }
-            const ssize_t got = io_->pread(fd, buffer_.data() + size, buffer_.size() - size, static_cast<off_t>(size));
-            if (got == 0) return static_cast<ssize_t>(size);
+            char* at = buffer_.data() + size;
+            const ssize_t got = io_->pread(file.fd, at, buffer_.size() - size, static_cast<off_t>(size));
             if (got > 0) {
                 size += static_cast<std::size_t>(got);
+                lines += static_cast<std::uint32_t>(std::count(at, at + got, '\n'));
                 interruptions = 0;
+                const bool ended = lines == file.lines && buffer_[size - 1] == '\n' && size < buffer_.size();
+                if (ended) return static_cast<ssize_t>(size);
+            } else if (got == 0) {
+                file.lines = std::max(lines, 1U);
+                return static_cast<ssize_t>(size);
             } else if (got != -EINTR || ++interruptions > kInterruptions) {
                 return got;
             }
@@ -680,7 +689,7 @@ private:
                     return opened;
                 }
             }
-            const ssize_t size = fill(file.fd);
+            const ssize_t size = fill(file);
             if (size >= 0 || size == -EFBIG || size == -EINTR) return size;
             close_file(file);
             if (size == -EOPNOTSUPP) file.state = FileState::absent;
