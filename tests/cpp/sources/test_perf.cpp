@@ -94,6 +94,18 @@ Result<std::unique_ptr<sources::Source>> open_fake(sources::SourceSettings setti
     return sources::make_perf({}, system_io(), settings, kFake);
 }
 
+// The list of processors that are online, as a file the test writes.
+std::string online_file;
+const Io kOnlineIo{
+    [](int directory, const char* path, int flags) {
+        const bool online = std::string_view(path) == "/sys/devices/system/cpu/online";
+        return system_io().open_at(directory, online ? online_file.c_str() : path, flags);
+    },
+    [](int fd, void* buffer, std::size_t size, off_t at) { return system_io().pread(fd, buffer, size, at); },
+    [](int fd, void* buffer, std::size_t size) { return system_io().get_dents(fd, buffer, size); },
+    [](int fd) { return system_io().close(fd); },
+};
+
 void burn(std::chrono::milliseconds time) {
     const auto until = std::chrono::steady_clock::now() + time;
     volatile std::uint64_t sink = 0;
@@ -297,6 +309,51 @@ TEST_CASE("perf: a group that fails or stands still is opened again, and the sum
     CHECK(fake.opened == static_cast<int>(6 * cpus_online()));
     source->reset();
     CHECK(fake.opened == 0);
+}
+
+TEST_CASE("perf: processors that go offline keep their counts in the sum, those that come are counted") {
+    const WithFake kernel;
+    Tree tree;
+    tree.write("online", "0-2\n");
+    online_file = tree.proc().substr(0, tree.proc().size() - 4) + "online";
+    auto source = sources::make_perf({}, kOnlineIo, {}, kFake);
+    REQUIRE(source.ok());
+    Memory memory;
+    const auto poll = [&] {
+        REQUIRE((*source)->poll(0, memory).ok());
+        return memory.at("system.perf.cpu_migrations");
+    };
+    CHECK(poll() == 3 * kMillion);
+    tree.write("online", "0,2\n");
+    CHECK(poll() == 5 * kMillion);
+    CHECK(fake.opened == 2 * 6);
+    tree.write("online", "0-3\n");
+    CHECK(poll() == 9 * kMillion);
+    CHECK(fake.opened == 4 * 6);
+    tree.write("online", "nonsense\n");
+    CHECK(poll() == 13 * kMillion);  // who is online is not known: nothing changes
+    fake.refuse = EMFILE;
+    tree.write("online", "0-4\n");
+    CHECK(poll() == 17 * kMillion);  // the new one cannot be opened: the others go on
+    CHECK(memory.closed == 0);
+}
+
+TEST_CASE("perf: a user without CAP_PERFMON is refused where perf_event_paranoid says so") {
+    const std::string level = slurp("/proc/sys/kernel/perf_event_paranoid");
+    if (geteuid() != 0 || level.empty() || std::stoi(level) < 1) {
+        MESSAGE("not run: needs root to become another user, and perf_event_paranoid >= 1");
+        return;
+    }
+    const pid_t pid = fork();
+    if (pid == 0) {
+        if (setresuid(65534, 65534, 65534) != 0) _exit(100);
+        const auto source = sources::perf_source.open({}, system_io());
+        _exit(source.ok() ? 101 : static_cast<int>(source.error().code));
+    }
+    int status = 0;
+    REQUIRE(waitpid(pid, &status, 0) == pid);
+    REQUIRE(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == static_cast<int>(Errc::permission));
 }
 
 TEST_CASE("perf: a steady poll allocates nothing") {
