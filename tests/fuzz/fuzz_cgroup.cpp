@@ -55,7 +55,8 @@ void cpus(std::string_view text) {
     std::vector<int> out;
     if (!parse_cpu_list(text, out)) return;
     must(!out.empty() && out.size() <= static_cast<std::size_t>(kMaxCpus));
-    for (std::size_t i = 0; i < out.size(); ++i) must(out[i] >= 0 && out[i] < kMaxCpus && (i == 0 || out[i - 1] < out[i]));
+    must(out.front() >= 0 && out.back() < kMaxCpus);
+    for (std::size_t i = 1; i < out.size(); ++i) must(out[i - 1] < out[i]);
 }
 
 void deltas(std::string_view bytes) {

@@ -46,9 +46,8 @@ sources::CgroupValues parsed(const std::string& file, const std::string& text, s
 }
 
 std::size_t count_of(const Memory& memory, const std::string& part) {
-    return static_cast<std::size_t>(std::count_if(memory.names.begin(), memory.names.end(), [&](const std::string& name) {
-        return name.find(part) != std::string::npos;
-    }));
+    const auto holds = [&](const std::string& name) { return name.find(part) != std::string::npos; };
+    return static_cast<std::size_t>(std::count_if(memory.names.begin(), memory.names.end(), holds));
 }
 
 double left_out(const Memory& memory) { return memory.at("system.cgroup.count{cgroup.state=left_out}"); }
@@ -57,7 +56,7 @@ double followed(const Memory& memory) { return memory.at("system.cgroup.count{cg
 // A group of version 2 with a cpu.stat, and the nodes above it.
 void write_group(const Tree& tree, const std::string& path, int user_us = 1000000) {
     tree.write(kUnified + path + "/cgroup.events", "populated 1\nfrozen 0\n");
-    tree.write(kUnified + path + "/cpu.stat", "usage_usec 0\nuser_usec " + std::to_string(user_us) + "\nsystem_usec 0\n");
+    tree.write(kUnified + path + "/cpu.stat", "user_usec " + std::to_string(user_us) + "\nsystem_usec 0\n");
 }
 
 std::string user_time(const std::string& path) { return "cgroup.cpu.time{cgroup.path=" + path + ",cpu.mode=user}"; }
@@ -165,7 +164,8 @@ TEST_CASE("cgroup: version 1 alone, two controllers on one mount, seen from insi
     Tree tree;
     const std::string id(64, 'a');
     tree.write("proc/self/mountinfo",
-               "40 30 0:33 /docker/" + id + " /sys/fs/cgroup/cpu,cpuacct ro shared:1 master:2 - cgroup cgroup rw,cpu,cpuacct\n" +
+               "40 30 0:33 /docker/" + id + " /sys/fs/cgroup/cpu,cpuacct ro shared:1 master:2 - cgroup cgroup " +
+               "rw,cpu,cpuacct\n" +
                "41 30 0:34 /docker/" + id + " /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n");
     tree.write("sys/fs/cgroup/cpu,cpuacct/cpuacct.stat", "user 250\nsystem 50\n");
     tree.write("sys/fs/cgroup/cpu,cpuacct/cpu.stat", "nr_periods 9\nnr_throttled 1\nthrottled_time 1500000000\n");
@@ -193,14 +193,14 @@ TEST_CASE("cgroup: inside a cgroup namespace the root is the container's own and
 
 TEST_CASE("cgroup: mount points with escapes, optional fields and other file systems") {
     sources::Mount mount;
-    REQUIRE(sources::parse_mount("36 35 98:0 /a\\040b /mnt\\134x\\011y rw master:1 shared:7 - cgroup2 none rw,nsdelegate",
-                                 mount));
+    REQUIRE(sources::parse_mount(
+        "36 35 98:0 /a\\040b /mnt\\134x\\011y rw master:1 shared:7 - cgroup2 none rw,nsdelegate", mount));
     CHECK(mount.root == "/a b");
     CHECK(mount.point == "/mnt\\x\ty");
     CHECK(mount.type == "cgroup2");
     CHECK(mount.super == "rw,nsdelegate");
-    for (const char* bad : {"", "36", "36 35 98:0 / /mnt rw", "36 35 98:0 / /mnt rw - cgroup2", "x 35 98:0 / / rw - a b c",
-                            "36 35 98:0 net:[1] /mnt rw - nsfs nsfs rw"}) {
+    for (const char* bad : {"", "36", "36 35 98:0 / /mnt rw", "36 35 98:0 / /mnt rw - cgroup2",
+                            "x 35 98:0 / / rw - a b c", "36 35 98:0 net:[1] /mnt rw - nsfs nsfs rw"}) {
         CAPTURE(bad);
         CHECK(!sources::parse_mount(bad, mount));
     }
@@ -311,7 +311,9 @@ TEST_CASE("cgroup: numbers that are none are counted, never shown") {
 
 TEST_CASE("cgroup: names of containers, pods and units on a path") {
     const std::string hex(64, '7');
-    const auto container = [](const std::string& path) { return std::string(sources::identify_cgroup(path).container_id); };
+    const auto container = [](const std::string& path) {
+        return std::string(sources::identify_cgroup(path).container_id);
+    };
     CHECK(container("/system.slice/docker-" + hex + ".scope") == hex);
     CHECK(container("/machine.slice/libpod-" + hex + ".scope/container") == hex);
     CHECK(container("/machine.slice/libpod-conmon-" + hex + ".scope") == "");
@@ -328,10 +330,11 @@ TEST_CASE("cgroup: names of containers, pods and units on a path") {
     CHECK(unit("/.service") == "");
     CHECK(unit("//") == "");
     const auto pod = [](const std::string& path) { return sources::identify_cgroup(path).pod_uid; };
-    CHECK(pod("/kubepods/burstable/pod0f6d2a1c-3b4e-4f5a-8c7d-9e0f1a2b3c4d/" + hex) == "0f6d2a1c-3b4e-4f5a-8c7d-9e0f1a2b3c4d");
+    const std::string uid = "0f6d2a1c-3b4e-4f5a-8c7d-9e0f1a2b3c4d";
+    CHECK(pod("/kubepods/burstable/pod" + uid + "/" + hex) == uid);
     CHECK(pod("/kubepods.slice/kubepods-pod" + std::string(32, 'c') + ".slice") == std::string(32, 'c'));
     CHECK(pod("/kubepods/podium") == "");
-    CHECK(pod("/podman/pod0f6d2a1c-3b4e-4f5a-8c7d-9e0f1a2b3c4d") == "");
+    CHECK(pod("/podman/pod" + uid) == "");
 }
 
 TEST_CASE("cgroup: groups that appear, vanish and come back under their name") {
@@ -521,7 +524,8 @@ TEST_CASE("cgroup: descriptors are kept up to the bound only") {
     Tree tree("cgroup-v2");
     for (const int bound : {0, 5}) {
         Memory memory;
-        auto source = open_at(tree.roots(), kFaultyIo, {.options = {512, 8192, static_cast<double>(bound)}, .targets = {}});
+        const Settings settings{.options = {512, 8192, static_cast<double>(bound)}, .targets = {}};
+        auto source = open_at(tree.roots(), kFaultyIo, settings);
         (void)source->poll(0, memory);
         CHECK(faults.opened == bound);
         CHECK(source->poll(1, memory).value().emitted == memory.names.size());

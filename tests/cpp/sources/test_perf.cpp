@@ -172,7 +172,8 @@ TEST_CASE("perf: lists of processors") {
     CHECK(sources::parse_cpu_list("0\n", cpus).ok());
     CHECK(cpus == std::vector<int>{0});
     CHECK(sources::parse_cpu_list("0-8191", cpus).ok());
-    for (const char* bad : {"", "\n", "3-1", "0,0", "2,1", "0-", "-1", "a", "0-8192", "0-99999999999999999999", "0 1", "0--1"}) {
+    for (const char* bad :
+         {"", "\n", "3-1", "0,0", "2,1", "0-", "-1", "a", "0-8192", "0-99999999999999999999", "0 1", "0--1"}) {
         CAPTURE(bad);
         CHECK(!sources::parse_cpu_list(bad, cpus).ok());
     }
@@ -181,8 +182,8 @@ TEST_CASE("perf: lists of processors") {
 TEST_CASE("perf: targets are cgroups by path and processes by number; anything else is a fault of the configuration") {
     CHECK(sources::parse_perf_target("cgroup:/system.slice/a.service/")->cgroup == "/system.slice/a.service");
     CHECK(sources::parse_perf_target("pid:4194304")->pid == 4194304);
-    for (const char* bad : {"", "pid:", "pid:0", "pid:-1", "pid:4194305", "pid:1x", "cgroup:a", "cgroup:/", "cgroup:/a/../b",
-                            "cgroup:", "tid:1"}) {
+    for (const char* bad : {"", "pid:", "pid:0", "pid:-1", "pid:4194305", "pid:1x", "cgroup:a", "cgroup:/",
+                            "cgroup:/a/../b", "cgroup:", "tid:1"}) {
         CAPTURE(bad);
         CHECK(!sources::parse_perf_target(bad).ok());
         CHECK_THROWS_AS((void)open_fake({.options = {1}, .targets = {bad}}), std::invalid_argument);
@@ -255,9 +256,10 @@ TEST_CASE("perf: levels of perf_event_paranoid, and what else a kernel may refus
         int error;
         Errc code;
     };
-    for (const Case& refused : {Case{EACCES, Errc::permission}, Case{EPERM, Errc::permission}, Case{EMFILE, Errc::limit},
-                                Case{ENFILE, Errc::limit}, Case{ENOMEM, Errc::limit}, Case{ENOSYS, Errc::unavailable},
-                                Case{ENOENT, Errc::unavailable}, Case{EINVAL, Errc::unavailable}}) {
+    for (const Case& refused :
+         {Case{EACCES, Errc::permission}, Case{EPERM, Errc::permission}, Case{EMFILE, Errc::limit},
+          Case{ENFILE, Errc::limit}, Case{ENOMEM, Errc::limit}, Case{ENOSYS, Errc::unavailable},
+          Case{ENOENT, Errc::unavailable}, Case{EINVAL, Errc::unavailable}}) {
         const WithFake kernel({.refuse = refused.error});
         const auto source = open_fake();
         CAPTURE(refused.error);
@@ -372,7 +374,8 @@ TEST_CASE("perf: a steady poll allocates nothing") {
 
 TEST_CASE("perf: a target that is not there yet costs nothing; targets work where the machine is refused") {
     const WithFake kernel({.refuse = EACCES});
-    auto source = open_fake({.options = {1}, .targets = {"cgroup:/argus-no-such-group", "pid:" + std::to_string(getpid())}});
+    const std::string self = "pid:" + std::to_string(getpid());
+    auto source = open_fake({.options = {1}, .targets = {"cgroup:/argus-no-such-group", self}});
     REQUIRE(source.ok());
     Memory memory;
     REQUIRE((*source)->poll(0, memory).ok());
@@ -423,7 +426,8 @@ TEST_CASE("perf: a process that ends is read once more, then closed, and its num
     if (pid == 0) {
         for (volatile bool on = true; on;) {}
     }
-    auto source = sources::perf_source.open({}, system_io(), {.options = {1}, .targets = {"pid:" + std::to_string(pid)}});
+    const sources::SourceSettings settings{.options = {1}, .targets = {"pid:" + std::to_string(pid)}};
+    auto source = sources::perf_source.open({}, system_io(), settings);
     Memory memory;
     const std::string clock = "process.perf.task_clock{process.pid=" + std::to_string(pid) + "}";
     if (source.ok()) {
@@ -461,7 +465,8 @@ TEST_CASE("perf: a live cgroup is counted, and another of its name begins anew")
         MESSAGE("not run: no permission to make a cgroup, or no hierarchy to make it in");
         return;
     }
-    auto source = sources::perf_source.open({}, system_io(), {.options = {1}, .targets = {"cgroup:" + use->prefix + name}});
+    const sources::SourceSettings settings{.options = {1}, .targets = {"cgroup:" + use->prefix + name}};
+    auto source = sources::perf_source.open({}, system_io(), settings);
     Memory memory;
     const std::string clock = "cgroup.perf.task_clock{cgroup.path=" + use->prefix + name + "}";
     if (source.ok()) (void)(*source)->poll(0, memory);
@@ -500,8 +505,9 @@ TEST_CASE("perf: the machine's own events count, or are refused for a reason") {
     const std::string minor = "system.perf.page_faults{system.paging.type=minor}";
     const double before = memory.at(minor);
     constexpr std::size_t pages = 4096;
-    char* fresh = static_cast<char*>(mmap(nullptr, pages * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    REQUIRE(fresh != MAP_FAILED);
+    void* mapped = mmap(nullptr, pages * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(mapped != MAP_FAILED);
+    auto* fresh = static_cast<char*>(mapped);
     (void)madvise(fresh, pages * 4096, MADV_NOHUGEPAGE);
     for (std::size_t i = 0; i < pages; ++i) fresh[i * 4096] = 1;
     (void)munmap(fresh, pages * 4096);
