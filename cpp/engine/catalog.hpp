@@ -24,6 +24,8 @@
     X(kernel)            \
     X(self)              \
     X(thermal)           \
+    X(cgroup)            \
+    X(perf)              \
     X(pressure)
 #define ARGUS_DETECTORS(X) X(residual)
 #define ARGUS_AUDITORS(X) X(causal) X(loop) X(budget)

@@ -188,6 +188,9 @@ def _sources(catalog: Mapping[str, Any] | None, config: Config) -> Iterator[Find
             yield _partial(what, "switched off by the configuration", f"set sources.{entry.name}.enabled = true")
         elif entry.name in gaps:
             yield _missing(what, _printable(gaps[entry.name]), entry.fix or f"needs {entry.requires}")
+        elif entry.name == "perf" and sample.as_dict().get("system.perf.events{perf.type=hardware}") == 0:
+            fix = "run where the processor's counters are shown to the machine: few virtual ones do"
+            yield _partial(what, "software events only: there is no PMU", fix)
         else:
             yield _ok(what, f"read every {settings.interval_ms if settings else entry.interval_ms} ms")
 
