@@ -129,30 +129,6 @@ std::string join_sorted(const std::string& left, const std::string& right) {
 
 }  // namespace
 
-Result<bool> parse_cpu_list(std::string_view text, std::vector<int>& out) {
-    const Error bad{Errc::malformed, 0, "sys/devices/system/cpu/online: expected processors, as in 0-3,8"};
-    out.clear();
-    while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.remove_suffix(1);
-    int last = -1;
-    while (!text.empty()) {
-        const std::size_t comma = std::min(text.find(','), text.size());
-        const std::string_view range = text.substr(0, comma);
-        text.remove_prefix(std::min(comma + 1, text.size()));
-        const std::size_t dash = std::min(range.find('-'), range.size());
-        Scanner first(range.substr(0, dash));
-        Scanner second(range.substr(std::min(dash + 1, range.size())));
-        std::uint64_t from = 0;
-        if (!first.number(from) || !first.done()) return bad;
-        std::uint64_t to = from;
-        if (dash < range.size() && (!second.number(to) || !second.done())) return bad;
-        if (to < from || to >= static_cast<std::uint64_t>(kMaxCpus) || static_cast<int>(from) <= last) return bad;
-        for (std::uint64_t cpu = from; cpu <= to; ++cpu) out.push_back(static_cast<int>(cpu));
-        last = static_cast<int>(to);
-    }
-    if (out.empty()) return bad;
-    return true;
-}
-
 Result<PerfScopeTarget> parse_perf_target(std::string_view text) {
     constexpr std::string_view cgroup = "cgroup:/";
     constexpr std::string_view pid = "pid:";
@@ -240,7 +216,9 @@ private:
         const auto text = online_.read();
         if (!text) return text.error();
         if (*text == online_text_) return false;
-        if (const auto parsed = parse_cpu_list(*text, listed_); !parsed) return parsed.error();
+        if (!parse_cpu_list(*text, listed_)) {
+            return Error{Errc::malformed, 0, "sys/devices/system/cpu/online: expected processors, as in 0-3,8"};
+        }
         online_text_ = *text;
         cpus_ = listed_;
         return true;

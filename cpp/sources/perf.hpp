@@ -14,10 +14,6 @@
 
 namespace argus::sources {
 
-// "0-3,8,10-11\n" as numbers, ascending, each once; nothing of a list that is not one, or names a processor beyond
-// kMaxCpus.
-[[nodiscard]] Result<bool> parse_cpu_list(std::string_view text, std::vector<int>& out);
-
 // "cgroup:/system.slice/a.service" or "pid:123".
 struct PerfScopeTarget {
     std::string cgroup;  // "" = a process

@@ -10,7 +10,6 @@
 
 #include "sources/cgroup.hpp"
 #include "sources/cgroup_tree.hpp"
-#include "sources/cpu.hpp"
 #include "sources/perf.hpp"
 #include "sources/text.hpp"
 
@@ -51,14 +50,6 @@ void mounts(std::string_view text) {
     must(mount.root.starts_with('/') && mount.point.starts_with('/') && mount.point.size() <= text.size());
 }
 
-void cpus(std::string_view text) {
-    std::vector<int> out;
-    if (!parse_cpu_list(text, out)) return;
-    must(!out.empty() && out.size() <= static_cast<std::size_t>(kMaxCpus));
-    must(out.front() >= 0 && out.back() < kMaxCpus);
-    for (std::size_t i = 1; i < out.size(); ++i) must(out[i - 1] < out[i]);
-}
-
 void deltas(std::string_view bytes) {
     PerfReading readings[2];
     if (bytes.size() < sizeof readings) return;
@@ -73,15 +64,13 @@ void deltas(std::string_view bytes) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     if (size == 0) return 0;
     const std::string_view text(reinterpret_cast<const char*>(data) + 1, size - 1);
-    const std::size_t choice = data[0] % (kCgroupFiles + 4);
+    const std::size_t choice = data[0] % (kCgroupFiles + 3);
     if (choice < kCgroupFiles) {
         file(choice, text);
     } else if (choice == kCgroupFiles) {
         names(text);
     } else if (choice == kCgroupFiles + 1) {
         mounts(text);
-    } else if (choice == kCgroupFiles + 2) {
-        cpus(text);
     } else {
         deltas(text);
     }

@@ -165,20 +165,6 @@ TEST_CASE("perf: the sum of scaled counts never falls while the share of time ch
     CHECK(total == doctest::Approx(static_cast<double>(before.enabled_ns)).epsilon(0.01));
 }
 
-TEST_CASE("perf: lists of processors") {
-    std::vector<int> cpus;
-    CHECK(sources::parse_cpu_list("0-3,8,10-11\n", cpus).ok());
-    CHECK(cpus == std::vector<int>{0, 1, 2, 3, 8, 10, 11});
-    CHECK(sources::parse_cpu_list("0\n", cpus).ok());
-    CHECK(cpus == std::vector<int>{0});
-    CHECK(sources::parse_cpu_list("0-8191", cpus).ok());
-    for (const char* bad :
-         {"", "\n", "3-1", "0,0", "2,1", "0-", "-1", "a", "0-8192", "0-99999999999999999999", "0 1", "0--1"}) {
-        CAPTURE(bad);
-        CHECK(!sources::parse_cpu_list(bad, cpus).ok());
-    }
-}
-
 TEST_CASE("perf: targets are cgroups by path and processes by number; anything else is a fault of the configuration") {
     CHECK(sources::parse_perf_target("cgroup:/system.slice/a.service/")->cgroup == "/system.slice/a.service");
     CHECK(sources::parse_perf_target("pid:4194304")->pid == 4194304);
