@@ -85,6 +85,12 @@ int main() {
         {"cpu", {"/proc/stat", "/proc/loadavg", "/proc/uptime"}},
         {"memory", {"/proc/meminfo", "/proc/vmstat"}},
         {"network", {"/proc/net/dev"}},
+        {"protocols", {"/proc/net/snmp"}},
+        {"protocols_extended", {"/proc/net/netstat", "/proc/net/snmp6"}},
+        {"softnet", {"/proc/net/softnet_stat"}},
+        {"conntrack",
+         {"/proc/sys/net/netfilter/nf_conntrack_count", "/proc/sys/net/netfilter/nf_conntrack_max",
+          "/proc/net/stat/nf_conntrack"}},
         {"pressure", {"/proc/pressure/cpu", "/proc/pressure/memory", "/proc/pressure/io"}},
     };
     bool good = true;

@@ -8,10 +8,15 @@
 #include "detectors/detector.hpp"
 #include "sources/source.hpp"
 
-#define ARGUS_SOURCES(X) \
-    X(cpu)               \
-    X(memory)            \
-    X(network)           \
+#define ARGUS_SOURCES(X)  \
+    X(cpu)                \
+    X(memory)             \
+    X(network)            \
+    X(protocols)          \
+    X(protocols_extended) \
+    X(sockets)            \
+    X(softnet)            \
+    X(conntrack)          \
     X(pressure)
 #define ARGUS_DETECTORS(X) X(residual)
 #define ARGUS_AUDITORS(X) X(causal) X(loop) X(budget)

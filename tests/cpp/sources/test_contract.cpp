@@ -19,6 +19,13 @@ const FileOf kFiles[] = {
     {&sources::cpu_source, {"proc/stat"}, {"proc/loadavg", "proc/uptime"}},
     {&sources::memory_source, {"proc/meminfo"}, {"proc/vmstat"}},
     {&sources::network_source, {"proc/net/dev"}, {}},
+    {&sources::protocols_source, {"proc/net/snmp"}, {}},
+    {&sources::protocols_extended_source, {"proc/net/netstat"}, {"proc/net/snmp6"}},
+    {&sources::sockets_source, {"proc/net/sockstat"}, {"proc/net/sockstat6"}},
+    {&sources::softnet_source, {"proc/net/softnet_stat"}, {}},
+    {&sources::conntrack_source,
+     {"proc/sys/net/netfilter/nf_conntrack_count"},
+     {"proc/sys/net/netfilter/nf_conntrack_max", "proc/net/stat/nf_conntrack"}},
     {&sources::pressure_source, {"proc/pressure/cpu", "proc/pressure/memory", "proc/pressure/io"}, {}},
 };
 
