@@ -4,8 +4,8 @@
 // Emits:  gauges system.network.conntrack.count, .limit {connection}, .utilization 1; counters
 //         system.network.conntrack.<column> {event} for each column but `entries`: insert_failed, drop, early_drop,
 //         invalid, search_restart, ... Numbers of 32 bits a processor.
-// Cost:   bench_sources source_poll/conntrack: two sysctls, each dearer than a file of /proc/net, and one pread. A table
-//         fills over minutes, hence the slow lane.
+// Cost:   bench_sources source_poll/conntrack: two sysctls, each dearer than a file of /proc/net, and one pread. A
+//         table fills over minutes, hence the slow lane.
 // Failure: without the module there are no such files: Errc::unavailable. Where one processor's line cannot be read no
 //         sum is emitted: it would fall short.
 #include "sources/conntrack.hpp"

@@ -212,16 +212,19 @@ public:
     [[nodiscard]] Result<PollReport> poll(Nanos now, Emit& emit) override {
         PollReport report;
         ++polls_;
+        bool whole_text = false;
         if (!live_ || !ask_netlink(now, emit, report)) {
             report = {};
-            const auto read = read_text(emit, report);
-            if (!read) return read.error();
+            const auto whole = read_text(report);
+            if (!whole) return whole.error();
+            whole_text = *whole;
             relist_ = true;
         }
         read_devices(now);
         for (Link& link : links_) {
             if (link.seen == polls_) emit_link(link, emit, report);
         }
+        if (whole_text) close_unseen(emit);
         return report;
     }
 
@@ -348,7 +351,8 @@ private:
 
     // --- /proc/net/dev
 
-    [[nodiscard]] Result<bool> read_text(Emit& emit, PollReport& report) {
+    // True = to its end; false = it was cut, and whom the cut took away is unknown.
+    [[nodiscard]] Result<bool> read_text(PollReport& report) {
         const auto text = dev_.read();
         if (!text) return text.error();
         const std::string_view data = skip_titles(*text);
@@ -367,16 +371,16 @@ private:
             ++position;
             link->values = (*counters).values;
         }
-        if (!scanner.done()) {  // whom the cut took away is unknown: nothing is closed
-            ++report.malformed;
-            return true;
-        }
+        if (!scanner.done()) ++report.malformed;
+        return scanner.done();
+    }
+
+    void close_unseen(Emit& emit) {
         std::erase_if(links_, [&](Link& link) {
             if (link.seen == polls_) return false;
             close(link, emit);
             return true;
         });
-        return true;
     }
 
     // Interfaces keep their order, so the one at `position` is nearly always the one; nullptr = seen in this poll

@@ -187,7 +187,10 @@ void ProtocolTable::emit_counter(std::int32_t index, const Number& number, Emit&
     Counter& counter = counters_[static_cast<std::size_t>(index)];
     const bool repeated = counter.seen == polls_;
     counter.seen = polls_;
-    if (number.negative && counter.kind == Kind::gauge && !repeated) return;
+    if (number.negative && counter.kind == Kind::gauge && !repeated) {
+        counter.series.close(emit);  // there is no such level
+        return;
+    }
     if (number.negative || repeated) {
         ++report.malformed;
         return;
