@@ -17,6 +17,22 @@
     X(sockets)            \
     X(softnet)            \
     X(conntrack)          \
+#define ARGUS_SOURCES(X) \
+    X(cpu)               \
+    X(memory)            \
+    X(network)           \
+    X(disk)              \
+    X(filesystem)        \
+    X(storage)           \
+    X(paging)            \
+    X(numa)              \
+    X(slab)              \
+    X(cpufreq)           \
+    X(gpu)               \
+    X(interrupts)        \
+    X(kernel)            \
+    X(self)              \
+    X(thermal)           \
     X(pressure)
 #define ARGUS_DETECTORS(X) X(residual)
 #define ARGUS_AUDITORS(X) X(causal) X(loop) X(budget)
