@@ -8,6 +8,15 @@
 #include "detectors/detector.hpp"
 #include "sources/source.hpp"
 
+#define ARGUS_SOURCES(X)  \
+    X(cpu)                \
+    X(memory)             \
+    X(network)            \
+    X(protocols)          \
+    X(protocols_extended) \
+    X(sockets)            \
+    X(softnet)            \
+    X(conntrack)          \
 #define ARGUS_SOURCES(X) \
     X(cpu)               \
     X(memory)            \

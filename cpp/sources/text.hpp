@@ -105,6 +105,18 @@ private:
     const char* end_;
 };
 
+// A whole word of 1 to 16 hexadecimal digits, small letters as the kernel prints them.
+[[nodiscard]] inline bool parse_hexadecimal(std::string_view word, std::uint64_t& out) noexcept {
+    if (word.empty() || word.size() > 16) return false;
+    out = 0;
+    for (const char c : word) {
+        const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+        if (digit < 0) return false;
+        out = out << 4 | static_cast<std::uint64_t>(digit);
+    }
+    return true;
+}
+
 // Names of devices are untrusted: bytes that would break `key=value,key=value` or a terminal become %XX.
 [[nodiscard]] inline std::string attribute_value(std::string_view raw) {
     constexpr char kHex[] = "0123456789ABCDEF";
