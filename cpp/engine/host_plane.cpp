@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
@@ -165,11 +166,13 @@ void HostPlane::apply_changes() {
         if (index >= series_.size()) {
             series_.resize(index + 1);
             row_.resize(index + 1, kNaN);
+            newest_.resize(index + 1);
             rates_.resize(index + 1);
             reopened_.reserve(index + 1);
         }
         SeriesEntry& entry = series_[index];
         row_[index] = kNaN;
+        newest_[index] = Observation{.generation = change.opened ? change.slot.generation : 0};
         if (!change.opened) {
             entry.open = false;
             continue;
@@ -196,6 +199,7 @@ void HostPlane::take(ring::SpscRing<Sample>& ring) {
                 continue;
             }
             row_[index] = rates_.observe(index, sample.time, sample.value);
+            if (std::isfinite(sample.value)) newest_[index].see(sample.time, rates_.level(index, sample.value));
         }
     }
 }

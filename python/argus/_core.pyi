@@ -23,6 +23,7 @@ __all__: list[str] = [
     "EpochWord",
     "EpochWordError",
     "EventPlane",
+    "Exposition",
     "Host",
     "Processes",
     "catalog",
@@ -221,6 +222,22 @@ class Engine:
     def step(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> list[typing.Any]: ...
     def stop(self) -> None: ...
     def take_decisions(self) -> list[typing.Any]: ...
+
+class Exposition:
+    def __init__(
+        self,
+        *,
+        node_exporter_names: bool,
+        own: collections.abc.Sequence[tuple[str, str, str, collections.abc.Sequence[tuple[str, str]]],],
+    ) -> None: ...
+    def publish(
+        self,
+        engine: Engine,
+        own: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+    ) -> None: ...
+    def render(self, *, openmetrics: bool) -> bytes: ...
+    @property
+    def version(self) -> int: ...
 
 def catalog() -> dict[str, typing.Any]: ...
 def decode_events(frame: bytes, require_seq: bool = False) -> list[typing.Any]:
