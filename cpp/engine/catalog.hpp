@@ -12,6 +12,7 @@
     X(cpu)               \
     X(memory)            \
     X(network)           \
+    X(availability)      \
     X(pressure)
 #define ARGUS_DETECTORS(X) X(residual)
 #define ARGUS_AUDITORS(X) X(causal) X(loop) X(budget)

@@ -132,6 +132,10 @@ void HostPlane::add_sources(const HostOptions& options, std::span<const sources:
         const std::int64_t wanted = option.interval_ms == 0 ? descriptor->interval_ms : option.interval_ms;
         const Nanos interval = interval_of(descriptor->name, wanted);
         const Task* task = nullptr;
+        // A target that means nothing is told here: the sampler's thread could tell nobody.
+        if (option.enabled && !option.settings.targets.empty()) {
+            (void)descriptor->open(options.roots, io, option.settings);
+        }
         if (option.enabled) {
             auto made = std::make_unique<SourceTask>(*descriptor, interval, options.roots, io, option.settings);
             task = made.get();
