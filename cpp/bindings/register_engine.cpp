@@ -121,6 +121,15 @@ py::array_t<double> column(const std::vector<std::uint32_t>& slots, const Values
     return out;
 }
 
+// The host's extremes; a series of the event plane has one value a tick.
+py::array_t<double> extremes(const std::vector<std::uint32_t>& slots, const Engine& engine,
+                             std::span<const double> of_host) {
+    py::array_t<double> out(static_cast<py::ssize_t>(slots.size()));
+    auto* at = out.mutable_data();
+    for (const auto slot : slots) *at++ = slot < of_host.size() ? of_host[slot] : engine.row()[slot];
+    return out;
+}
+
 py::dict latest(const Engine& engine) {
     const auto slots = live_slots(engine);
     py::tuple names(slots.size()), units(slots.size());
@@ -134,6 +143,9 @@ py::dict latest(const Engine& engine) {
     out["names"] = names;
     out["units"] = units;
     out["values"] = column(slots, engine.row());
+    const engine::HostPlane* host = engine.host();
+    out["low"] = extremes(slots, engine, host != nullptr ? host->low() : std::span<const double>());
+    out["high"] = extremes(slots, engine, host != nullptr ? host->high() : std::span<const double>());
     out["expected"] = column(slots, engine.bank().expected());
     out["lower"] = column(slots, engine.bank().lower());
     out["upper"] = column(slots, engine.bank().upper());
@@ -156,6 +168,21 @@ py::object history(const Engine& engine, const std::string& name) {
     return py::none();
 }
 
+py::list lanes_list(const engine::HostPlane* host) {
+    py::list out;
+    if (host == nullptr) return out;
+    for (const engine::LaneStatus& lane : host->lanes()) {
+        py::dict d;
+        d["name"] = lane.name;
+        d["wakes"] = lane.wakes;
+        d["bursts"] = lane.bursts;
+        d["lateness_p50_ns"] = lane.lateness_p50_ns;
+        d["lateness_p99_ns"] = lane.lateness_p99_ns;
+        out.append(d);
+    }
+    return out;
+}
+
 py::dict statistics(Engine& engine) {
     const auto& s = engine.statistics();
     const auto& plane = engine.events();
@@ -171,6 +198,7 @@ py::dict statistics(Engine& engine) {
     out["failed"] = s.failed;
     out["series"] = live_slots(engine).size();
     out["sources_read"] = engine.host() != nullptr ? host_status_to_list(*engine.host()) : py::list();
+    out["lanes"] = lanes_list(engine.host());
     return out;
 }
 
@@ -192,10 +220,14 @@ void add_price(events::LedgerOptions& ledger, const std::string& model,
 // name, enabled, interval in ms, options in the descriptor's order, targets
 using SourceValues = std::tuple<std::string, bool, std::int64_t, std::vector<double>, std::vector<std::string>>;
 
+// interval in ms (0 = never), length and pause in s, stalled share
+using BurstValues = std::tuple<std::int64_t, std::int64_t, std::int64_t, double>;
+
 std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& sys, const std::string& cgroup,
                                     bool host_plane,
                                     const std::vector<SourceValues>& sources,
-                                    std::pair<bool, std::int64_t> processes, const LeafValues& detectors,
+                                    std::pair<bool, std::int64_t> processes, std::int64_t window_ms,
+                                    const BurstValues& bursts, const LeafValues& detectors,
                                     const LeafValues& auditors, const LeafValues& criteria,
                                     const std::map<std::string, std::int64_t>& caps_nusd, bool caps_strict,
                                     const std::map<std::string, std::pair<std::int64_t, std::int64_t>>& prices,
@@ -210,6 +242,10 @@ std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& 
     options.host.processes = processes.first;
     options.host.processes_interval_ms = processes.second;
     options.host.max_series = kMaxSeries;
+    options.host.window = window_ms * kMillisecond;
+    const auto& [burst_interval_ms, burst_length_s, burst_pause_s, stall_share] = bursts;
+    options.host.bursts = {burst_interval_ms * kMillisecond, burst_length_s * kSecond, burst_pause_s * kSecond};
+    options.host.burst_stall_share = stall_share;
     options.bank.detectors.clear();
     for (const auto* descriptor : engine::detector_catalog()) {
         for (const auto& [name, enabled, values] : detectors) {
@@ -293,6 +329,12 @@ void bind_stops(py::class_<Engine>& c) {
                  for (const auto& [kind, name] : scopes) set.insert({scope_kind(kind), name});
                  engine.stops().set_guarded(std::move(set));
              })
+        .def("set_agents",
+             [](Engine& engine, const std::vector<std::tuple<std::string, std::int32_t, std::int64_t, bool>>& roots) {
+                 std::vector<engine::AgentRoot> out;
+                 for (const auto& [session, pid, start, below] : roots) out.push_back({session, pid, start, below});
+                 return engine.host() != nullptr ? engine.host()->set_agents(std::move(out)) : 0;
+             })
         .def("release_stop",
              [](Engine& engine, const std::string& stop, const std::string& kind, const std::string& name) {
                  engine.release_stop(stop_kind(stop), scope_kind(kind), name);
@@ -315,6 +357,54 @@ void bind_stops(py::class_<Engine>& c) {
         });
 }
 
+// Rows of the newest process table with the greatest values of a column, greatest first.
+py::object top_processes(const Engine& engine, const std::string& column, std::size_t count) {
+    if (engine.host() == nullptr) return py::none();
+    const auto columns = sources::process_columns();
+    for (std::size_t i = 0; i < columns.size(); ++i) {
+        if (column != columns[i].name) continue;
+        const auto rows = engine::top_rows(
+            engine.host()->processes().column(static_cast<sources::ProcessColumn>(i)), count);
+        py::array_t<std::int64_t> out(static_cast<py::ssize_t>(rows.size()));
+        std::copy(rows.begin(), rows.end(), out.mutable_data());
+        return out;
+    }
+    return py::none();
+}
+
+std::vector<std::string> process_keys(Engine& engine, const std::string& by) {
+    const auto group = engine::group_by(by);
+    if (!group) throw py::value_error("expected one of name, executable, cgroup, user, state, session");
+    if (engine.host() == nullptr) return {};
+    py::gil_scoped_release released;
+    return engine::group_keys(engine.host()->processes(), *group, engine.host()->labels(), engine.host()->agents());
+}
+
+py::list texts(const std::vector<std::string>& values) {
+    py::list out;
+    for (const std::string& value : values) out.append(text(value));
+    return out;
+}
+
+template <class T>
+py::array_t<T> array_of(const std::vector<T>& values) {
+    return py::array_t<T>(static_cast<py::ssize_t>(values.size()), values.data());
+}
+
+py::dict process_groups(Engine& engine, const std::string& by) {
+    const auto keys = process_keys(engine, by);
+    static const sources::ProcessTable kNone;
+    const auto& table = engine.host() != nullptr ? engine.host()->processes() : kNone;
+    const engine::ProcessGroups groups = engine::sum_groups(table, keys);
+    py::dict out;
+    out["key"] = texts(groups.key);
+    out["processes"] = array_of(groups.processes);
+    out["threads"] = array_of(groups.threads);
+    const auto columns = sources::process_columns();
+    for (std::size_t i = 0; i < columns.size(); ++i) out[columns[i].name] = array_of(groups.sums[i]);
+    return out;
+}
+
 void bind_reading(py::class_<Engine>& c) {
     c.def("latest", &latest)
         .def("history", &history)
@@ -322,7 +412,14 @@ void bind_reading(py::class_<Engine>& c) {
              [](Engine& engine) {
                  return engine.host() != nullptr ? processes_to_dict(engine.host()->processes()) : py::dict();
              })
+        .def("top_processes", &top_processes)
+        .def("process_keys", [](Engine& engine, const std::string& by) { return texts(process_keys(engine, by)); })
+        .def("process_groups", &process_groups)
         .def("statistics", &statistics)
+        .def("burst",
+             [](Engine& engine) {
+                 if (engine.host() != nullptr) engine.host()->burst();
+             })
         .def("quarantine", [](Engine& engine) { return quarantine_list(engine.events()); });
 }
 
@@ -334,8 +431,8 @@ void register_engine(py::module_& m) {
     m.attr("EVENT_TIME") = engine::kEventTime;
     py::class_<Engine> engine(m, "Engine");
     engine.def(py::init(&make_engine), py::kw_only(), "proc"_a, "sys"_a, "cgroup"_a, "host_plane"_a, "sources"_a,
-               "processes"_a, "detectors"_a, "auditors"_a, "criteria"_a, "caps_nusd"_a, "caps_strict"_a, "prices"_a,
-               "false_alarms_per_day"_a, "history_rows"_a, "guard_every_session"_a);
+               "processes"_a, "window_ms"_a, "bursts"_a, "detectors"_a, "auditors"_a, "criteria"_a, "caps_nusd"_a,
+               "caps_strict"_a, "prices"_a, "false_alarms_per_day"_a, "history_rows"_a, "guard_every_session"_a);
     bind_running(engine);
     bind_stops(engine);
     bind_reading(engine);

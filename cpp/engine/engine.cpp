@@ -35,6 +35,10 @@ Anomaly to_anomaly(const Utterance& said, const SeriesInfo& info, Nanos wall_now
     anomaly.id = deterministic_id(anomaly.series, wall_now, count);
     anomaly.ts = wall_now;
     anomaly.family = Family::host;
+    if (!info.session.empty()) {
+        anomaly.scope.kind = ScopeKind::session;
+        anomaly.scope.id = anomaly.scope.session = info.session;
+    }
     anomaly.detector = said.detector;
     anomaly.value = said.value;
     anomaly.expected = said.expected;
@@ -56,7 +60,7 @@ Anomaly to_anomaly(const Utterance& said, const SeriesInfo& info, Nanos wall_now
 
 std::vector<SeriesInfo> infos_of(std::span<const NumericSeries> series) {
     std::vector<SeriesInfo> infos;
-    for (const NumericSeries& s : series) infos.push_back({s.name, s.unit, Kind::gauge, {}});
+    for (const NumericSeries& s : series) infos.push_back({s.name, s.unit, Kind::gauge, {}, {}});
     return infos;
 }
 

@@ -68,6 +68,7 @@ public:
     [[nodiscard]] StopPolicy& stops() noexcept { return stops_; }
     [[nodiscard]] EventPlane& events() noexcept { return events_; }
     [[nodiscard]] HostPlane* host() noexcept { return host_.get(); }
+    [[nodiscard]] const HostPlane* host() const noexcept { return host_.get(); }
     [[nodiscard]] const Bank& bank() const noexcept { return bank_; }
     [[nodiscard]] const EngineStatistics& statistics() const noexcept { return statistics_; }
 

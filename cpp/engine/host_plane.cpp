@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "sources/text.hpp"
+
 namespace argus::engine {
 namespace {
 
@@ -92,6 +94,25 @@ std::string describe(const TaskCounters& counters, const char* name, const char*
     return text + ", needs " + requirement + "; source '" + name + "' sees nothing, listed as blind spot; " + fix;
 }
 
+// The sums of one agent session's processes, in the order of HostPlane::observe_agents.
+SeriesInfo agent_series(std::size_t which, const std::string& session) {
+    struct Of {
+        const char* name;
+        const char* unit;
+        Kind kind;
+        const char* direction;
+    };
+    constexpr Of kOf[] = {
+        {"agent.process.count", "{process}", Kind::gauge, ""},  {"agent.thread.count", "{thread}", Kind::gauge, ""},
+        {"agent.cpu.time", "s", Kind::counter, ""},             {"agent.memory.usage", "By", Kind::gauge, ""},
+        {"agent.disk.io", "By", Kind::counter, "read"},         {"agent.disk.io", "By", Kind::counter, "write"},
+    };
+    const Of& of = kOf[which];
+    std::string attributes = "agent.session=" + sources::attribute_value(session);
+    if (*of.direction != '\0') attributes += std::string(",disk.io.direction=") + of.direction;
+    return {of.name, of.unit, of.kind, attributes, session};
+}
+
 }  // namespace
 
 HostPlane::HostPlane(HostOptions options, std::span<const sources::SourceDescriptor* const> catalog, const Io& io,
@@ -100,7 +121,14 @@ HostPlane::HostPlane(HostOptions options, std::span<const sources::SourceDescrip
       fast_("argus-fast", registry_, clock, ring_capacity(options.max_series)),
       slow_("argus-slow", registry_, clock, ring_capacity(options.max_series)),
       table_("argus-table", registry_, clock, 2),
+      labels_(options.roots.proc),
       batch_(kBatch) {
+    for (Sampler* sampler : {&fast_, &slow_}) sampler->set_window(options.window);
+    fast_.set_bursts(options.bursts);
+    if (options.bursts.interval > 0) {
+        triggers_ = std::make_unique<sources::PressureTriggers>(options.roots, options.burst_stall_share);
+        for (const int fd : triggers_->descriptors()) fast_.wake_on(fd);
+    }
     add_sources(options, catalog, io);
     constexpr const char* requirement = "a mounted /proc";
     constexpr const char* fix = "mount procfs, or point `proc` at the host's";
@@ -169,13 +197,13 @@ void HostPlane::apply_changes() {
         const std::uint32_t index = change.slot.index;
         if (index >= series_.size()) {
             series_.resize(index + 1);
-            row_.resize(index + 1, kNaN);
+            for (auto* values : {&row_, &low_, &high_}) values->resize(index + 1, kNaN);
             newest_.resize(index + 1);
             rates_.resize(index + 1);
             reopened_.reserve(index + 1);
         }
         SeriesEntry& entry = series_[index];
-        row_[index] = kNaN;
+        row_[index] = low_[index] = high_[index] = kNaN;
         newest_[index] = Observation{.generation = change.opened ? change.slot.generation : 0};
         if (!change.opened) {
             entry.open = false;
@@ -195,26 +223,68 @@ void HostPlane::take(ring::SpscRing<Sample>& ring) {
         if (count == 0) return;
         left -= std::min(left, count);
         apply_changes();  // a series is registered before its first sample is pushed
-        for (std::size_t i = 0; i < count; ++i) {
-            const Sample& sample = batch_[i];
-            const std::uint32_t index = sample.slot.index;
-            if (index >= series_.size() || !series_[index].open || series_[index].slot != sample.slot) {
-                ++stale_;
-                continue;
-            }
-            row_[index] = rates_.observe(index, sample.time, sample.value);
-            if (std::isfinite(sample.value)) newest_[index].see(sample.time, rates_.level(index, sample.value));
+        for (std::size_t i = 0; i < count; ++i) observe(batch_[i]);
+    }
+}
+
+void HostPlane::observe(const Sample& sample) {
+    const std::uint32_t index = sample.slot.index;
+    if (index >= series_.size() || !series_[index].open || series_[index].slot != sample.slot) {
+        ++stale_;
+        return;
+    }
+    const double value = rates_.observe(index, sample.time, sample.value);
+    if (std::isfinite(sample.value)) newest_[index].see(sample.time, rates_.level(index, sample.value));
+    row_[index] = value;
+    low_[index] = std::fmin(low_[index], std::isnan(sample.low) ? value : sample.low);
+    high_[index] = std::fmax(high_[index], std::isnan(sample.high) ? value : sample.high);
+}
+
+void HostPlane::observe_agents() {
+    const sources::ProcessTable& table = tables_.front();
+    agents_.update(table);
+    const auto usage = agents_.usage();
+    agent_slots_.resize(usage.size());
+    for (std::size_t i = 0; i < usage.size(); ++i) {
+        AgentSlots& mine = agent_slots_[i];
+        if (mine.session == usage[i].session) continue;
+        if (!mine.session.empty()) {
+            for (const Slot slot : mine.slots) registry_.close(slot);
+        }
+        mine.session = usage[i].session;
+        if (mine.session.empty()) continue;
+        for (std::size_t k = 0; k < kAgentSeries; ++k) mine.slots[k] = registry_.open(agent_series(k, mine.session));
+    }
+    apply_changes();
+    for (std::size_t i = 0; i < usage.size(); ++i) {
+        if (agent_slots_[i].session.empty()) continue;
+        const AgentUsage& u = usage[i];
+        const double values[kAgentSeries] = {static_cast<double>(u.processes), static_cast<double>(u.threads),
+                                             u.cpu_s, u.rss_bytes, u.read_bytes, u.write_bytes};
+        for (std::size_t k = 0; k < kAgentSeries; ++k) {
+            if (agent_slots_[i].slots[k].index != kNoSlot) observe({agent_slots_[i].slots[k], table.time, values[k]});
         }
     }
 }
 
 void HostPlane::drain() {
     reopened_.clear();
-    std::fill(row_.begin(), row_.end(), kNaN);
+    for (auto* values : {&row_, &low_, &high_}) std::fill(values->begin(), values->end(), kNaN);
     apply_changes();
     take(fast_.ring());
     take(slow_.ring());
     table_fresh_ = tables_.refresh();
+    if (table_fresh_) observe_agents();
+}
+
+std::array<LaneStatus, 3> HostPlane::lanes() const noexcept {
+    std::array<LaneStatus, 3> out;
+    std::size_t at = 0;
+    for (const Sampler* lane : {&fast_, &slow_, &table_}) {
+        const Lateness& lateness = lane->lateness();
+        out[at++] = {lane->name(), lateness.count(), lane->bursts(), lateness.quantile(0.5), lateness.quantile(0.99)};
+    }
+    return out;
 }
 
 std::span<const SourceStatus> HostPlane::status() {

@@ -3,18 +3,23 @@
 // rates and levels, one per slot.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/clock.hpp"
 #include "base/io.hpp"
+#include "engine/agent_processes.hpp"
+#include "engine/process_groups.hpp"
 #include "engine/rates.hpp"
 #include "engine/registry.hpp"
 #include "engine/sampler.hpp"
 #include "ring/snapshot.hpp"
+#include "sources/pressure_trigger.hpp"
 #include "sources/processes/processes.hpp"
 #include "sources/source.hpp"
 
@@ -33,6 +38,9 @@ struct HostOptions {
     bool processes = true;
     std::int64_t processes_interval_ms = 1000;
     std::uint32_t max_series = 16384;
+    Nanos window = kSecond;  // what is polled more often is gathered over it, with its extremes
+    BurstOptions bursts;     // of the fast lane, begun by pressure
+    double burst_stall_share = 0.15;  // of 2 s, some task stalled
 };
 
 struct SeriesEntry {
@@ -63,6 +71,12 @@ struct SourceStatus {
     Nanos lateness_max_ns = 0, duration_last_ns = 0, duration_max_ns = 0;
 };
 
+struct LaneStatus {
+    const char* name = "";
+    std::uint64_t wakes = 0, bursts = 0;
+    Nanos lateness_p50_ns = 0, lateness_p99_ns = 0;
+};
+
 class HostPlane {
 public:
     // `catalog`: every source this build has. Throws std::invalid_argument for an option that names none of them, or an
@@ -78,19 +92,29 @@ public:
     // Not between start() and stop().
     void poll_once();
 
+    // Whose processes become series of an agent session: see AgentProcesses::set_roots.
+    std::uint32_t set_agents(std::vector<AgentRoot> roots) { return agents_.set_roots(std::move(roots)); }
+
     // Takes what the samplers emitted since the last call. Allocates only when series open or close.
     void drain();
 
     // By slot index: gauges as they are, counters as rate per second; NaN = not observed since the last drain.
     [[nodiscard]] std::span<const double> row() const noexcept { return row_; }
+    // Extremes since the last drain, levels or rates as in row(); equal to it for what was polled once.
+    [[nodiscard]] std::span<const double> low() const noexcept { return low_; }
+    [[nodiscard]] std::span<const double> high() const noexcept { return high_; }
     [[nodiscard]] std::span<const Observation> newest() const noexcept { return newest_; }  // by slot index
     [[nodiscard]] std::span<const SeriesEntry> series() const noexcept { return series_; }
     [[nodiscard]] std::uint64_t layout_version() const noexcept { return layout_version_; }
     // Slots that were opened since the drain before: what was learned of their predecessors no longer holds.
     [[nodiscard]] std::span<const std::uint32_t> reopened() const noexcept { return reopened_; }
     [[nodiscard]] const sources::ProcessTable& processes() const noexcept { return tables_.front(); }
+    [[nodiscard]] const AgentProcesses& agents() const noexcept { return agents_; }  // of that table
+    [[nodiscard]] ProcessLabels& labels() noexcept { return labels_; }
     [[nodiscard]] bool processes_fresh() const noexcept { return table_fresh_; }  // new with the last drain
     [[nodiscard]] std::span<const SourceStatus> status();  // one per source, then "processes"
+    [[nodiscard]] std::array<LaneStatus, 3> lanes() const noexcept;
+    void burst() { fast_.burst(); }  // as if pressure had begun one; between start() and stop()
     [[nodiscard]] const RateFaults& rate_faults() const noexcept { return rates_.faults(); }
     [[nodiscard]] std::uint64_t stale() const noexcept { return stale_; }  // samples of series closed since
     [[nodiscard]] std::uint64_t refused() const noexcept { return registry_.refused(); }  // series beyond max_series
@@ -106,8 +130,17 @@ private:
                      const Io& io);
     void apply_changes();
     void take(ring::SpscRing<Sample>& ring);
+    void observe(const Sample& sample);
+    void observe_agents();
+
+    static constexpr std::size_t kAgentSeries = 6;
+    struct AgentSlots {
+        std::string session;  // empty = none are open
+        std::array<Slot, kAgentSeries> slots;
+    };
 
     Registry registry_;
+    std::unique_ptr<sources::PressureTriggers> triggers_;  // before the sampler that polls them
     Sampler fast_;
     Sampler slow_;
     Sampler table_;
@@ -115,8 +148,12 @@ private:
     std::vector<Watched> watched_;
     std::vector<SourceStatus> status_;
 
+    AgentProcesses agents_;
+    ProcessLabels labels_;
+    std::vector<AgentSlots> agent_slots_;  // by index of AgentProcesses::usage()
+
     Rates rates_;
-    std::vector<double> row_;
+    std::vector<double> row_, low_, high_;
     std::vector<Observation> newest_;
     std::vector<SeriesEntry> series_;
     std::vector<std::uint32_t> reopened_;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 
 #include "base/clock.hpp"
@@ -18,6 +19,7 @@ struct SeriesInfo {
     std::string unit;        // UCUM: "s", "By", "1", "{packet}"
     Kind kind = Kind::gauge;
     std::string attributes;  // "cpu.logical_number=0,cpu.mode=user": sorted by key; empty = none
+    std::string session = {};  // the agent session it is of; empty = the host's
 
     [[nodiscard]] std::string full_name() const {
         return attributes.empty() ? name : name + "{" + attributes + "}";
@@ -37,11 +39,14 @@ struct Slot {
     friend bool operator==(const Slot&, const Slot&) = default;
 };
 
-// One observation on its way from a sampler to the engine.
+// One observation on its way from a sampler to the engine, or the newest of a window of several.
 struct Sample {
     Slot slot;
     Nanos time = 0;      // Clock::mono() just before its file was read
     double value = 0.0;  // base units; counters raw
+    // Of the window: the least and the greatest level, or rate per second of a counter; NaN = one observation alone.
+    double low = std::numeric_limits<double>::quiet_NaN();
+    double high = std::numeric_limits<double>::quiet_NaN();
 };
 
 }  // namespace argus

@@ -270,6 +270,17 @@ class State(Struct, frozen=True, kw_only=True):
     home: Annotated[str, _text("Journal, history, keys and issues; ARGUS_HOME stands above it.")] = "argus-data"
 
 
+class Bursts(Struct, frozen=True, kw_only=True):
+    """Closer looks while the host is under pressure, of the sources that cost little; their extremes are kept."""
+
+    interval_ms: Annotated[int, _bounded("Time between polls of a burst; 0 = no bursts.", 0, 100, "ms")] = 1
+    length_secs: Annotated[int, _bounded("How long a burst lasts.", 1, 60, "s")] = 5
+    pause_secs: Annotated[int, _bounded("Least time from one burst to the next.", 1, 3600, "s")] = 60
+    stall_share: Annotated[
+        float, _bounded("Share of 2 s in which some task must have been stalled (PSI) for one to begin.", 0.01, 0.99)
+    ] = 0.15
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """Everything that can be set, complete: defaults filled in, settings of every catalogue entry, exact money."""
 
@@ -281,6 +292,7 @@ class Config(Struct, frozen=True, kw_only=True):
     criteria: dict[str, LeafSettings] = {}
     alarms: Alarms = Alarms()
     engine: EngineSettings = EngineSettings()
+    bursts: Bursts = Bursts()
     killswitch: Killswitch = Killswitch()
     budgets: Budgets = Budgets()
     prices: dict[str, Price] = msgspec.field(default_factory=lambda: {"default": Price()})
@@ -295,7 +307,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
     def engine_options(self) -> EngineOptions:
         """What the core needs of this configuration."""
-        from argus.engine.core import EngineOptions, SourceChoice
+        from argus.engine.core import BurstChoice, EngineOptions, SourceChoice
 
         leaves = {"detectors": self.detectors, "auditors": self.auditors, "criteria": self.criteria}
         caps = {
@@ -315,6 +327,13 @@ class Config(Struct, frozen=True, kw_only=True):
                 for name, s in self.sources.items()
             },
             processes=SourceChoice(enabled=self.processes.enabled, interval_ms=self.processes.interval_ms),
+            tick_ms=self.engine.tick_ms,
+            bursts=BurstChoice(
+                interval_ms=self.bursts.interval_ms,
+                length_s=self.bursts.length_secs,
+                pause_s=self.bursts.pause_secs,
+                stall_share=self.bursts.stall_share,
+            ),
             detectors={name: leaf.options for name, leaf in self.detectors.items()},
             auditors={name: leaf.options for name, leaf in self.auditors.items()},
             criteria={name: leaf.options for name, leaf in self.criteria.items()},
@@ -490,6 +509,7 @@ def _schema(catalogue: Catalogue) -> dict[str, type[Struct] | _Group]:
         ),
         "processes": ProcessSettings,
         "engine": EngineSettings,
+        "bursts": Bursts,
         "alarms": Alarms,
         "detectors": leaves("a detector", catalogue.detectors),
         "auditors": leaves("an auditor", catalogue.auditors),

@@ -31,6 +31,10 @@ def _emit(value: Any) -> None:
     typer.echo(json.dumps(msgspec.to_builtins(value), indent=2))
 
 
+def _emit_line(value: Any) -> None:
+    typer.echo(json.dumps(msgspec.to_builtins(value)))
+
+
 def _scope(text: str) -> Scope:
     kind, _, name = text.partition(":")
     if kind == "host" and not name:
@@ -104,6 +108,55 @@ def tail(
                     typer.echo(printable(f"{type(record).__name__.lower()}: {msgspec.to_builtins(record)}", 300))
                 if time.monotonic() >= until:
                     break
+
+
+@app.command()
+def top(
+    by: Annotated[str, typer.Option("--by", help="cpu, rss, read, write, faults, … or a column's name.")] = "cpu",
+    group: Annotated[str, typer.Option(help="Sums by name, executable, cgroup, user, state or session.")] = "",
+    pattern: Annotated[str, typer.Option("--filter", help="Regular expression on name, session or pid.")] = "",
+    count: Annotated[int | None, typer.Option("--count", "-n", help="Rows; default: as many as fit.")] = None,
+    agents: Annotated[bool, typer.Option("--agents", help="Only processes of agent sessions.")] = False,
+    interval: Annotated[str, typer.Option(help="Time between looks.")] = "1s",
+    once: Annotated[bool, typer.Option("--once", help="Two looks an interval apart, then end.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The busiest processes, live, those of agents first. Needs no collector; Ctrl-C ends."""
+    import sys
+
+    from rich.console import Console
+    from rich.live import Live
+
+    from argus.config import load
+    from argus.services.top import Top, render
+
+    console = Console()
+    live = console.is_terminal and not once and not as_json
+    if not console.is_terminal:
+        console = Console(width=140)
+    rows = count if count is not None else max(5, console.height - 4) if live else 20
+    every_s = parse_duration(interval)
+    view = Top(load(config), by=by, group=group, pattern=pattern, count=rows, agents_only=agents)
+    try:
+        view.look()
+        time.sleep(every_s)
+        if not live:
+            while True:
+                seen = view.look()
+                _emit_line(seen) if as_json else console.print(render(seen))
+                sys.stdout.flush()
+                if once:
+                    return
+                time.sleep(every_s)
+        with Live(render(view.look()), console=console, screen=True, auto_refresh=False) as screen:
+            while True:
+                time.sleep(every_s)
+                screen.update(render(view.look()), refresh=True)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        view.close()
 
 
 @app.command()

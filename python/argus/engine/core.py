@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from math import isnan
 from platform import node
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from argus import _core
 from argus.errors import UsageError
 from argus.schema import Anomaly, Scope, ScopeKind, StopKind
+
+ProcessGroup = Literal["name", "executable", "cgroup", "user", "state", "session"]
+PROCESS_COLUMNS: Final[dict[str, tuple[str, str]]] = _core.PROCESS_COLUMNS
+"""Float64 columns of the process table: name -> (unit, what it says)."""
 
 EVENT_TIME: Final = _core.EVENT_TIME
 """As `now`: every event's own `ts` is the time it is judged at, and deadlines run on event time."""
@@ -48,6 +52,18 @@ class SourceChoice(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[str, ...] = ()
 
 
+class BurstChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """Closer looks under pressure: polls each `interval_ms` for `length_s`, then none for `pause_s`.
+
+    One begins when some task was stalled for `stall_share` of 2 s (PSI). interval_ms 0 = never.
+    """
+
+    interval_ms: int = 1
+    length_s: int = 5
+    pause_s: int = 60
+    stall_share: float = 0.15
+
+
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the core needs to know. Options of leaves left out take the defaults of their descriptors.
 
@@ -60,6 +76,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     cgroup: str | None = None
     sources: dict[str, SourceChoice] = {}
     processes: SourceChoice = SourceChoice(interval_ms=1000)
+    tick_ms: int = 1000
+    bursts: BurstChoice = BurstChoice()
     detectors: dict[str, dict[str, float]] = {}
     auditors: dict[str, dict[str, float]] = {}
     criteria: dict[str, dict[str, float]] = {}
@@ -98,12 +116,17 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Latest(msgspec.Struct, frozen=True, kw_only=True):
-    """Newest row of every live series: arrays of shape (n_series,), float64, rates per second for counters."""
+    """Newest row of every live series: arrays of shape (n_series,), float64, rates per second for counters.
+
+    `low` and `high` are the extremes since the row before, of what is polled more than once a tick.
+    """
 
     time_ns: int
     names: tuple[str, ...]
     units: tuple[str, ...]
     values: Any
+    low: Any
+    high: Any
     expected: Any
     lower: Any
     upper: Any
@@ -154,6 +177,8 @@ class Engine:
                     options.processes.enabled,
                     options.processes.interval_ms or 1000,
                 ),
+                window_ms=options.tick_ms,
+                bursts=msgspec.structs.astuple(options.bursts),
                 detectors=_leaves(described["detectors"], options.detectors, options.disabled, "detectors"),
                 auditors=_leaves(described["auditors"], options.auditors, options.disabled, "auditors"),
                 criteria=_leaves(described["criteria"], options.criteria, options.disabled, "criteria"),
@@ -227,6 +252,21 @@ class Engine:
         """Scopes with a live announced guard: a stop goes to the narrowest of them that covers it, else to the host."""
         self._core.set_guarded([(kind.value, name) for kind, name in scopes])
 
+    def set_agents(self, roots: Iterable[tuple[str, int, int, bool]]) -> int:
+        """Whose processes become the series of an agent session; replaces what was set.
+
+        Parameters
+        ----------
+        roots : (session, pid, start time in ns since boot, descendants only): the session's processes are these and
+            all that descend from them, also once they are orphans; of a supervisor only its descendants
+
+        Returns
+        -------
+        sessions left out, because there are more than 256 or their name is empty
+        """
+        left_out: int = self._core.set_agents(list(roots))
+        return left_out
+
     def release_stop(self, kind: StopKind, scope: Scope) -> None:
         """A stop was cleared, or the hold on it ended: its next reason counts again, also one that still stands."""
         self._core.release_stop(kind.value, scope.kind.value, scope.id)
@@ -287,8 +327,44 @@ class Engine:
         table: dict[str, NDArray[Any]] = self._core.processes()
         return table
 
+    def top_processes(self, column: str, count: int) -> NDArray[np.int64]:
+        """Rows of `processes` with the greatest values of a float64 column, greatest first, shape (<= count,).
+
+        Raises
+        ------
+        UsageError : no such column
+        """
+        rows: NDArray[np.int64] | None = self._core.top_processes(column, max(0, count))
+        if rows is None:
+            raise UsageError(f"top_processes: column: expected one of {', '.join(PROCESS_COLUMNS)}, found {column!r}")
+        return rows
+
+    def process_keys(self, by: ProcessGroup) -> list[str]:
+        """What each row of `processes` is grouped under, untrusted text; "" = it cannot be told.
+
+        ``executable`` and ``cgroup`` are read once a process and again after 30 s (/proc/PID/exe, /proc/PID/cgroup);
+        ``session`` is the agent session whose process it is, see `set_agents`.
+        """
+        keys: list[str] = self._core.process_keys(by)
+        return keys
+
+    def process_groups(self, by: ProcessGroup) -> dict[str, Any]:
+        """Sums of the newest process table over what rows share.
+
+        Returns
+        -------
+        dict: ``key`` list of text, ``processes`` uint32, ``threads`` uint64, and every float64 column of the table
+        summed, arrays of shape (n_groups,); NaN = observed for none of its rows
+        """
+        groups: dict[str, Any] = self._core.process_groups(by)
+        return groups
+
+    def burst(self) -> None:
+        """Look closely for a while, as under pressure: see `BurstChoice`. Nothing happens before `start`."""
+        self._core.burst()
+
     def statistics(self) -> dict[str, Any]:
-        """Counters of every part: sources, inlets' sources of events, ledger, series, time spent."""
+        """Counters of every part: sources, sampler lanes, inlets' sources of events, ledger, series, time spent."""
         counted: dict[str, Any] = self._core.statistics()
         return counted
 

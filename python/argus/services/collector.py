@@ -25,6 +25,7 @@ from argus.errors import ArgusError, RefusedError, UnreachableError, UsageError
 from argus.judge.incident import IncidentBook
 from argus.killswitch.control import Control, Trip
 from argus.killswitch.issues import IssueFiler, issue_key
+from argus.killswitch.records import GuardInfo
 from argus.record.journal import Journal
 from argus.record.keys import SigningKey, open_keys
 from argus.record.writer import JournalWriter
@@ -306,10 +307,12 @@ class Collector:
     def _look_at_control(self) -> None:
         """Who is guarded, and whether the core may flip the word itself (a hold forbids it)."""
         self._guards_changed = self._guards_stamp()
-        announced = _guarded(text for guard in self._control.guards() for text in guard.scopes)
+        guards = self._control.guards()
+        announced = _guarded(text for guard in guards for text in guard.scopes)
         # A registered session has its supervisor, announced or about to be.
         supervised = {(ScopeKind.SESSION, session.request.session) for session in self._sessions}
         self._engine.set_guarded(announced | supervised)
+        self._engine.set_agents(_agents(guards, [session.request for session in self._sessions]))
         holds = self._control.holds()
         self._engine.set_enforce(self._mode == "enforce" and not holds)
         if self._held and not holds:
@@ -674,6 +677,16 @@ def _what_happened(trip: Trip) -> str:
 def _signer(key: SigningKey) -> Callable[[bytes], dict[str, str]]:
     """Signs flags with the journal's key."""
     return lambda data: {"alg": "ed25519", "key_id": key.key_id, "value": key.sign(data).hex()}
+
+
+def _agents(guards: Iterable[GuardInfo], supervisors: Iterable[SessionRequest]) -> list[tuple[str, int, int, bool]]:
+    """Roots of the sessions' process trees: guarded processes, and what supervisors started (not they themselves)."""
+    roots = {(each.pid, each.start_time): (each.session, True) for each in supervisors}
+    for guard in guards:
+        for kind, name in _guarded(guard.scopes):
+            if kind is ScopeKind.SESSION:
+                roots.setdefault((guard.pid, guard.start_time), (name, False))
+    return [(session, pid, start, below) for (pid, start), (session, below) in roots.items()]
 
 
 def _guarded(scopes: Iterable[str]) -> set[tuple[ScopeKind, str]]:

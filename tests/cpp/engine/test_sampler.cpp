@@ -1,6 +1,10 @@
 #include <doctest/doctest.h>
 
+#include <array>
 #include <atomic>
+#include <chrono>
+#include <cmath>
+#include <thread>
 
 #include "engine/sampler.hpp"
 
@@ -150,6 +154,141 @@ TEST_CASE("sampler: a reader beside the running thread gets every sample in orde
     }
     CHECK(ordered);
     CHECK(ticker.counters().polls.load() >= 200);
+}
+
+TEST_CASE("ring emit: a window carries its newest value and the extremes of levels and rates") {
+    Registry registry(4);
+    RingEmit emit(registry, 16);
+    const Slot gauge = emit.open_series({"level", "1", Kind::gauge, ""});
+    const Slot counter = emit.open_series({"count", "1", Kind::counter, ""});
+    const double levels[] = {5, 9, 1, 4};
+    const double counts[] = {100, 101, 151, 152};  // 100/s, 5000/s, 100/s
+    for (int i = 0; i < 4; ++i) {
+        emit.begin(kSecond + i * 10 * kMillisecond, true);
+        emit.value(gauge, levels[i]);
+        emit.value(counter, counts[i]);
+    }
+    CHECK(emit.gathered());
+    emit.flush();
+    CHECK(!emit.gathered());
+    std::array<Sample, 4> out;
+    REQUIRE(emit.ring().pop(out) == 2);
+    CHECK(out[0].value == 4);
+    CHECK(out[0].low == 1);
+    CHECK(out[0].high == 9);
+    CHECK(out[1].value == 152);
+    CHECK(out[1].time == kSecond + 30 * kMillisecond);
+    CHECK(out[1].low == doctest::Approx(100));
+    CHECK(out[1].high == doctest::Approx(5000));
+    emit.begin(2 * kSecond, false);  // one alone has no extremes
+    emit.value(gauge, 7);
+    REQUIRE(emit.ring().pop(out) == 1);
+    CHECK(out[0].value == 7);
+    CHECK(std::isnan(out[0].low));
+}
+
+TEST_CASE("ring emit: a reset makes no rate, a closed series leaves no window, its successor starts anew") {
+    Registry registry(1);
+    RingEmit emit(registry, 16);
+    const Slot first = emit.open_series({"count", "1", Kind::counter, ""});
+    for (const double raw : {50.0, 60.0, 1.0}) {
+        emit.begin(emit.gathered() ? kSecond + static_cast<Nanos>(raw) : kSecond, true);
+        emit.value(first, raw);
+    }
+    emit.close_series(first);
+    const Slot second = emit.open_series({"level", "1", Kind::gauge, ""});
+    REQUIRE(second.index == first.index);
+    emit.flush();
+    std::array<Sample, 4> out;
+    CHECK(emit.ring().pop(out) == 0);
+    emit.begin(2 * kSecond, true);
+    emit.value(second, 3);
+    emit.flush();
+    REQUIRE(emit.ring().pop(out) == 1);
+    CHECK(out[0].slot == second);
+    CHECK(out[0].high == 3);
+}
+
+TEST_CASE("sampler: lateness quantiles are the upper ends of buckets of a quarter octave") {
+    Lateness lateness;
+    CHECK(lateness.quantile(0.99) == 0);
+    for (int i = 0; i < 990; ++i) lateness.add(60 * kMicrosecond);
+    for (int i = 0; i < 10; ++i) lateness.add(5 * kMillisecond);
+    CHECK(lateness.quantile(0.5) >= 60 * kMicrosecond);
+    CHECK(lateness.quantile(0.5) <= 75 * kMicrosecond);
+    CHECK(lateness.quantile(0.99) <= 75 * kMicrosecond);
+    CHECK(lateness.quantile(0.999) >= 5 * kMillisecond);
+    CHECK(lateness.quantile(0.999) <= 6'250 * kMicrosecond);
+    lateness.add(-5);
+    lateness.add(3600 * kSecond);
+    CHECK(lateness.count() == 1002);
+    Lateness prompt;
+    prompt.add(900);
+    CHECK(prompt.quantile(0.5) == kMicrosecond);
+}
+
+TEST_CASE("sampler: 10 ms polls reach the ring once a window") {
+    const SystemClock clock;
+    Registry registry(4);
+    Sampler sampler("test", registry, clock, 64);
+    sampler.set_window(100 * kMillisecond);
+    auto made = std::make_unique<Ticker>(10 * kMillisecond, nullptr, 0);
+    Ticker& ticker = *made;
+    sampler.add(std::move(made));
+    sampler.start();
+    while (ticker.counters().polls.load() < 45) std::this_thread::yield();
+    sampler.stop();
+    std::array<Sample, 64> out;
+    const std::size_t count = sampler.ring().pop(out);
+    CHECK(count >= 3);
+    CHECK(count <= ticker.counters().polls.load() / 5 + 2);
+    CHECK(out[0].low > 0);  // polls a second
+    CHECK(out[0].high >= out[0].low);
+    CHECK(ticker.counters().dropped.load() == 0);
+    CHECK(sampler.lateness().count() > 0);
+}
+
+TEST_CASE("sampler: something urgent polls at once and for a while at the burst's interval, then not for its pause") {
+    const SystemClock clock;
+    Registry registry(4);
+    Sampler sampler("test", registry, clock, 64);
+    sampler.set_window(50 * kMillisecond);
+    sampler.set_bursts({kMillisecond, 100 * kMillisecond, 3600 * kSecond});
+    auto made = std::make_unique<Ticker>(3600 * kSecond, nullptr, 0);
+    Ticker& ticker = *made;
+    sampler.add(std::move(made));
+    sampler.start();
+    while (ticker.counters().polls.load() == 0) std::this_thread::yield();
+    for (int i = 0; i < 3; ++i) {
+        sampler.burst();
+        std::this_thread::sleep_for(std::chrono::milliseconds(150));
+    }
+    sampler.stop();
+    const std::uint64_t polls = ticker.counters().polls.load();
+    CHECK(polls >= 20);  // 100 on a machine with nothing else to do
+    CHECK(polls <= 103);
+    CHECK(sampler.bursts() == 1);
+    std::array<Sample, 64> out;
+    const std::size_t count = sampler.ring().pop(out);
+    CHECK(count >= 2);
+    CHECK(count <= 6);
+    CHECK(out[count - 1].value == static_cast<double>(polls));
+}
+
+TEST_CASE("sampler: an urgent descriptor that fails is left, not spun on") {
+    const SystemClock clock;
+    Registry registry(4);
+    Sampler sampler("test", registry, clock, 64);
+    sampler.set_bursts({kMillisecond, kSecond, kSecond});
+    auto made = std::make_unique<Ticker>(20 * kMillisecond, nullptr, 0);
+    Ticker& ticker = *made;
+    sampler.add(std::move(made));
+    sampler.wake_on(1'000'000);  // no such descriptor: POLLNVAL
+    sampler.start();
+    while (ticker.counters().polls.load() < 5) std::this_thread::yield();
+    sampler.stop();
+    CHECK(sampler.bursts() == 0);
+    CHECK(ticker.counters().polls.load() <= 6);
 }
 
 }  // namespace argus::engine

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -19,8 +23,9 @@ from hypothesis import strategies as st
 
 import argus
 from argus import _core
-from argus.engine.core import EVENT_TIME, Engine, EngineOptions, IngestReport, SourceChoice, catalog
+from argus.engine.core import EVENT_TIME, BurstChoice, Engine, EngineOptions, IngestReport, SourceChoice, catalog
 from argus.errors import UsageError
+from argus.guard import start_time_ns
 from argus.schema import Anomaly, Scope, ScopeKind, Severity, StopKind
 
 T0 = 1_760_000_000_000_000_000
@@ -634,3 +639,71 @@ def test_a_state_of_other_options_is_refused_and_changes_nothing(state: bytes):
 
 def test_the_public_names_are_these():
     assert argus.Engine is Engine
+
+
+def test_what_is_polled_at_100_hz_shows_its_extremes_at_the_tick():
+    options = EngineOptions(
+        tick_ms=500, sources={"cpu": SourceChoice(interval_ms=10)}, bursts=BurstChoice(interval_ms=0)
+    )
+    with Engine(options) as engine:
+        engine.start()
+        engine.step()
+        deadline = time.monotonic() + 20
+        spread = 0
+        while not spread and time.monotonic() < deadline:
+            time.sleep(0.5)
+            engine.step()
+            latest = engine.latest()
+            seen = ~np.isnan(latest.values)
+            assert np.all(latest.low[seen] <= latest.high[seen])
+            switches = latest.names.index("system.cpu.context_switches") if seen.any() else 0
+            spread = latest.high[switches] > latest.low[switches]
+        assert spread
+        lanes = {lane["name"]: lane for lane in engine.statistics()["lanes"]}
+        assert lanes["argus-fast"]["wakes"] > 20
+        assert lanes["argus-fast"]["lateness_p99_ns"] >= lanes["argus-fast"]["lateness_p50_ns"] > 0
+        assert lanes["argus-fast"]["bursts"] == 0
+
+
+def test_a_burst_looks_closely_and_ends():
+    options = EngineOptions(tick_ms=200, bursts=BurstChoice(interval_ms=1, length_s=1, pause_s=3600))
+    with Engine(options) as engine:
+        engine.burst()  # before start: nothing
+        engine.start()
+        time.sleep(0.3)
+        engine.burst()
+        time.sleep(1.6)
+        engine.burst()  # within the pause
+        time.sleep(0.3)
+        counted = engine.statistics()
+    polls = {source["name"]: source["polls"] for source in counted["sources_read"]}
+    assert counted["lanes"][0]["bursts"] == 1
+    assert 50 < polls["cpu"] <= 1_010
+
+
+def test_processes_of_an_agent_become_its_series_and_its_anomalies_its_scope():
+    """A child that burns a processor and has a child of its own, seen as the session's CPU, memory and processes."""
+    code = "import subprocess, sys\np = subprocess.Popen(['sleep', '60'])\nprint(p.pid, flush=True)\nwhile True: pass"
+    agent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert agent.stdout is not None
+    with agent.stdout as said:
+        grandchild = int(said.readline())
+    try:
+        with Engine(EngineOptions(processes=SourceChoice(interval_ms=100))) as engine:
+            assert engine.set_agents([("s,1", agent.pid, start_time_ns(agent.pid) or 0, False), ("", 1, 0, True)]) == 1
+            engine.start()
+            name = "agent.cpu.time{agent.session=s%2C1}"
+            deadline = time.monotonic() + 20
+            share = 0.0
+            while not share > 0.05 and time.monotonic() < deadline:
+                time.sleep(0.3)
+                engine.step()
+                latest = dict(zip(engine.latest().names, engine.latest().values.tolist(), strict=True))
+                share = latest.get(name, 0.0)
+            assert 0.05 < share < 1.5
+            assert latest["agent.process.count{agent.session=s%2C1}"] == 2
+            assert latest["agent.memory.usage{agent.session=s%2C1}"] > 1e6
+    finally:
+        agent.kill()
+        agent.wait()
+        os.kill(grandchild, signal.SIGKILL)
