@@ -229,10 +229,11 @@ public:
         waiting_.reserve(watches_.size());
     }
 
-    // Without targets there is nothing to say, and nothing is amiss. Sockets are of this machine alone.
+    // Sockets are of this machine alone.
     [[nodiscard]] Result<bool> open() const {
         const bool asks = std::any_of(watches_.begin(), watches_.end(), [](const Watch& w) { return !w.probe; });
-        if (live_ || asks || watches_.empty()) return true;
+        if (watches_.empty()) return Error{Errc::unavailable, 0, "sources.availability.targets"};
+        if (live_ || asks) return true;
         return Error{Errc::unavailable, 0, "ports and pages of this machine"};
     }
 

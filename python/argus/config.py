@@ -980,7 +980,7 @@ def _reference(keys: tuple[_Key, ...], settings: Struct) -> Iterator[str]:
 
 
 def _is_option(key: _Key, settings: Struct) -> bool:
-    return isinstance(settings, LeafSettings) and key.name != "enabled"
+    return isinstance(settings, LeafSettings | SourceSettings) and key.field in settings.options
 
 
 def _toml(key: _Key, value: Any) -> str:
@@ -995,6 +995,6 @@ def _toml(key: _Key, value: Any) -> str:
         return repr(value)
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(key, item) for item in value) + "]"
     return str(value)

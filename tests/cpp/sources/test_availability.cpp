@@ -182,7 +182,8 @@ TEST_CASE("availability: a target that means nothing is named, with what was exp
     };
     CHECK_THROWS_AS(open({"process:a", "process:a"}), std::invalid_argument);
     CHECK_THROWS_AS(open(std::vector<std::string>(65, "process:a")), std::invalid_argument);
-    CHECK(open({}));
+    CHECK(!open({}));
+    CHECK(open({"process:a"}));
 }
 
 TEST_CASE("availability: a status line is judged by its first bytes") {
