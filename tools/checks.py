@@ -19,6 +19,7 @@ from typing import NamedTuple
 STEP_TIMEOUT_S = 900
 FUZZ_SECONDS = 60
 FUZZ_SECONDS_MAX = 180
+HEADERS = ("/usr/include", "/usr/local/include")
 SHOWN_LINES = 150
 KEPT_VARIABLES = ("ARGUS_DATA", "ARGUS_REQUIRE_DATA", "ARGUS_FUZZ_SECONDS")
 
@@ -113,6 +114,21 @@ def cpp_tests(bench: Bench, folder: str, sanitize: str) -> str:
     return lines[-1].replace("[doctest] ", "") if lines else ""
 
 
+def model(bench: Bench) -> str:
+    """Every interleaving of the lock-free buffers that a model checker reaches; see tests/model."""
+    if not any(Path(folder, "relacy/relacy.hpp").exists() for folder in HEADERS):
+        raise NotRun("no Relacy here (apt-get install relacy-dev)")
+    build = bench.root / "build" / "model"
+    build.mkdir(parents=True, exist_ok=True)
+    source = bench.root / "tests/model/model_rings.cpp"
+    binary = build / "model_rings"
+    flags = ["-std=c++20", "-O0", "-w", f"-I{bench.root / 'cpp'}", "-pthread"]
+    bench.command([*bench.env["CXX"].split(), *flags, source, "-o", binary])
+    bench.command([binary])
+    lines = bench.log.read_text(errors="replace").splitlines()
+    return f"{sum(line.endswith(': holds') for line in lines)} structures hold"
+
+
 def _can_fix_layout() -> bool:
     try:
         return subprocess.run(["setarch", "-R", "true"], capture_output=True).returncode == 0
@@ -157,6 +173,7 @@ def steps(bench: Bench, clang: str | None) -> Iterator[tuple[str, Callable[[], s
     yield "cpp", lambda: cpp_tests(bench, "tests", "")
     yield "cpp-asan-ubsan", lambda: cpp_tests(bench, "asan", "address,undefined")
     yield "cpp-tsan", lambda: cpp_tests(bench, "tsan", "thread")
+    yield "cpp-model", lambda: model(bench)
     yield "fuzz", lambda: fuzz(bench, clang)
 
 

@@ -13,6 +13,18 @@
     X(memory)            \
     X(network)           \
     X(availability)      \
+    X(disk)              \
+    X(filesystem)        \
+    X(storage)           \
+    X(paging)            \
+    X(numa)              \
+    X(slab)              \
+    X(cpufreq)           \
+    X(gpu)               \
+    X(interrupts)        \
+    X(kernel)            \
+    X(self)              \
+    X(thermal)           \
     X(pressure)
 #define ARGUS_DETECTORS(X) X(residual)
 #define ARGUS_AUDITORS(X) X(causal) X(loop) X(budget)

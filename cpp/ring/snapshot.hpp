@@ -10,7 +10,8 @@
 
 namespace argus::ring {
 
-template <class T>
+// `Atomic` is another than std::atomic only under a model checker (tests/model).
+template <class T, template <class> class Atomic = std::atomic>
 class Snapshot {
 public:
     Snapshot() = default;
@@ -39,7 +40,7 @@ private:
     static constexpr std::uint8_t kFresh = 4;
     static constexpr std::uint8_t kIndex = 3;
     std::array<T, 3> buffers_{};
-    alignas(kCacheLine) std::atomic<std::uint8_t> middle_{1};
+    alignas(kCacheLine) Atomic<std::uint8_t> middle_{1};
     alignas(kCacheLine) std::uint8_t back_ = 0;
     alignas(kCacheLine) std::uint8_t front_ = 2;
 };

@@ -19,8 +19,12 @@ namespace argus::ring {
 inline constexpr std::size_t kCacheLine = 64;
 
 template <class T>
+inline constexpr bool kRingItem = std::is_trivially_copyable_v<T>;
+
+// `Atomic` is another than std::atomic only under a model checker (tests/model).
+template <class T, template <class> class Atomic = std::atomic>
 class SpscRing {
-    static_assert(std::is_trivially_copyable_v<T>, "ring items are copied as bytes");
+    static_assert(kRingItem<T>, "ring items are copied as bytes");
 
 public:
     // capacity: a power of two, at least 2. Throws std::invalid_argument otherwise.
@@ -78,9 +82,9 @@ public:
 private:
     std::unique_ptr<T[]> items_;
     std::uint64_t mask_;
-    alignas(kCacheLine) std::atomic<std::uint64_t> tail_{0};
+    alignas(kCacheLine) Atomic<std::uint64_t> tail_{0};
     std::uint64_t cached_head_ = 0;  // the producer's last sight of head_
-    alignas(kCacheLine) std::atomic<std::uint64_t> head_{0};
+    alignas(kCacheLine) Atomic<std::uint64_t> head_{0};
     std::uint64_t cached_tail_ = 0;  // the consumer's last sight of tail_
 };
 

@@ -1,8 +1,8 @@
 // Memory, swap and paging.
 // Source: /proc/meminfo, /proc/vmstat; kernel Documentation/filesystems/proc.rst, man proc_meminfo(5), proc_vmstat(5).
 // Emits:  system.memory.* and system.paging.usage, bytes, gauges; system.paging.faults, .operations and reclaim,
-//         refault, compaction, huge-page and out-of-memory counters. used = total - free - buffers - cached, so that
-//         the four states add up to the limit; cached includes reclaimable slab.
+//         refault, compaction, huge-page, NUMA and out-of-memory counters. used = total - free - buffers - cached, so
+//         that the four states add up to the limit; cached includes reclaimable slab.
 // Cost:   two preads; /proc/vmstat is the dearer (about 200 lines). Absent meminfo: Errc::unavailable; absent vmstat or
 //         a missing key: those series are missing.
 #include "sources/memory.hpp"
@@ -72,6 +72,15 @@ constexpr KeySeries kMeminfo[] = {
     {"HugePages_Free", "system.memory.linux.hugepages.usage", "{page}", "system.memory.linux.hugepages.state=free", G},
     {"HugePages_Rsvd", "system.memory.linux.hugepages.reserved", "{page}", "", G},
     {"HugePages_Surp", "system.memory.linux.hugepages.surplus", "{page}", "", G},
+    {"Hugepagesize", "system.memory.linux.hugepages.page_size", "By", "", G},
+    {"Hugetlb", "system.memory.linux.hugetlb", "By", "", G},
+    {"ShmemHugePages", "system.memory.linux.shared_huge_pages", "By", "", G},
+    {"FileHugePages", "system.memory.linux.file_huge_pages", "By", "", G},
+    {"KReclaimable", "system.memory.linux.kernel_reclaimable", "By", "", G},
+    {"SecPageTables", "system.memory.linux.secondary_page_tables", "By", "", G},
+    {"CmaTotal", "system.memory.linux.cma.limit", "By", "", G},
+    {"CmaFree", "system.memory.linux.cma.free", "By", "", G},
+    {"Balloon", "system.memory.linux.balloon", "By", "", G},
 };
 
 enum MeminfoKey : std::size_t { kTotal = 0, kFree = 1, kAvailable = 2, kBuffers = 3, kCached = 4, kSwapTotal = 14,
@@ -110,6 +119,56 @@ constexpr KeySeries kVmstat[] = {
     {"numa_pages_migrated", "system.numa.migrated", "{page}", "", C},
     {"swap_ra", "system.paging.swap_readahead", "{page}", "", C},
     {"swap_ra_hit", "system.paging.swap_readahead_hits", "{page}", "", C},
+    {"zswpin", "system.paging.operations", "{page}", "system.paging.direction=in,system.paging.type=zswap", C},
+    {"zswpout", "system.paging.operations", "{page}", "system.paging.direction=out,system.paging.type=zswap", C},
+    {"zswpwb", "system.paging.zswap_written_back", "{page}", "", C},
+    {"pgrefill", "system.paging.refilled", "{page}", "", C},
+    {"pgrotated", "system.paging.rotated", "{page}", "", C},
+    {"pgscan_khugepaged", "system.paging.reclaim.scanned", "{page}", "system.paging.reclaim.by=khugepaged", C},
+    {"pgscan_proactive", "system.paging.reclaim.scanned", "{page}", "system.paging.reclaim.by=proactive", C},
+    {"pgsteal_khugepaged", "system.paging.reclaim.stolen", "{page}", "system.paging.reclaim.by=khugepaged", C},
+    {"pgsteal_proactive", "system.paging.reclaim.stolen", "{page}", "system.paging.reclaim.by=proactive", C},
+    {"pgscan_direct_throttle", "system.paging.reclaim.throttled", "{event}", "", C},
+    {"slabs_scanned", "system.paging.reclaim.slabs_scanned", "{object}", "", C},
+    {"workingset_refault", "system.paging.refaults", "{page}", "", C},  // all of them; Linux < 5.9
+    {"workingset_activate_anon", "system.paging.reactivated", "{page}", "system.paging.refault.type=anon", C},
+    {"workingset_activate_file", "system.paging.reactivated", "{page}", "system.paging.refault.type=file", C},
+    {"workingset_restore_anon", "system.paging.restored", "{page}", "system.paging.refault.type=anon", C},
+    {"workingset_restore_file", "system.paging.restored", "{page}", "system.paging.refault.type=file", C},
+    {"allocstall", "system.paging.allocation_stalls", "{stall}", "", C},  // all zones; Linux < 4.10
+    {"allocstall_dma", "system.paging.allocation_stalls", "{stall}", "system.memory.zone=dma", C},
+    {"allocstall_device", "system.paging.allocation_stalls", "{stall}", "system.memory.zone=device", C},
+    {"drop_pagecache", "system.memory.caches_dropped", "{event}", "system.memory.cache=page", C},
+    {"drop_slab", "system.memory.caches_dropped", "{event}", "system.memory.cache=slab", C},
+    {"compact_success", "system.memory.compactions", "{event}", "system.memory.compaction.result=success", C},
+    {"compact_fail", "system.memory.compactions", "{event}", "system.memory.compaction.result=failure", C},
+    {"compact_migrate_scanned", "system.memory.compaction_scanned", "{page}", "system.memory.compaction.for=migrate",
+     C},
+    {"compact_free_scanned", "system.memory.compaction_scanned", "{page}", "system.memory.compaction.for=free", C},
+    {"compact_daemon_wake", "system.memory.compaction_daemon_wakes", "{event}", "", C},
+    {"pgmigrate_success", "system.memory.pages_migrated", "{page}", "system.memory.migration.result=success", C},
+    {"pgmigrate_fail", "system.memory.pages_migrated", "{page}", "system.memory.migration.result=failure", C},
+    {"thp_collapse_alloc", "system.memory.huge_page_collapses", "{page}", "system.memory.huge_page.result=allocated",
+     C},
+    {"thp_collapse_alloc_failed", "system.memory.huge_page_collapses", "{page}",
+     "system.memory.huge_page.result=failed", C},
+    {"thp_split_page", "system.memory.huge_page_splits", "{page}", "", C},
+    {"thp_split_pmd", "system.memory.huge_page_unmaps", "{page}", "", C},
+    {"thp_zero_page_alloc", "system.memory.huge_zero_pages", "{page}", "", C},
+    {"thp_swpout", "system.memory.huge_page_swaps", "{page}", "system.memory.huge_page.result=whole", C},
+    {"thp_swpout_fallback", "system.memory.huge_page_swaps", "{page}", "system.memory.huge_page.result=split", C},
+    {"numa_interleave", "system.numa.allocations", "{page}", "system.numa.result=interleave", C},
+    {"numa_local", "system.numa.allocations", "{page}", "system.numa.result=local", C},
+    {"numa_other", "system.numa.allocations", "{page}", "system.numa.result=other", C},
+    {"numa_pte_updates", "system.numa.hinting.marked", "{page}", "", C},
+    {"numa_hint_faults", "system.numa.hinting.faults", "{fault}", "", C},
+    {"numa_hint_faults_local", "system.numa.hinting.local_faults", "{fault}", "", C},
+    {"pgpromote_success", "system.numa.promoted", "{page}", "", C},
+    {"pgdemote_kswapd", "system.numa.demoted", "{page}", "system.paging.reclaim.by=kswapd", C},
+    {"pgdemote_direct", "system.numa.demoted", "{page}", "system.paging.reclaim.by=direct", C},
+    {"nr_throttled_written", "system.memory.pages_written_throttled", "{page}", "", C},
+    {"balloon_inflate", "system.memory.balloon_pages", "{page}", "system.memory.balloon.change=inflate", C},
+    {"balloon_deflate", "system.memory.balloon_pages", "{page}", "system.memory.balloon.change=deflate", C},
 };
 constexpr std::size_t kFaults = 0;  // all of them in the file: the minor ones are the difference
 constexpr std::size_t kMajorFaults = 1;

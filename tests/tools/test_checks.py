@@ -76,3 +76,9 @@ def test_one_check_alone(tmp_path, monkeypatch):
     assert (0, []) == run(tmp_path, monkeypatch, work, ["--only", "b"])
     assert ["b"] == ran
     assert 2 == run(tmp_path, monkeypatch, work, ["--only", "c"])[0]
+
+
+def test_without_a_model_checker_the_model_is_a_loud_notice(bench, capsys, monkeypatch):
+    monkeypatch.setattr(checks, "HEADERS", ("/nonexistent",))
+    assert "not run" == bench.check("cpp-model", lambda: checks.model(bench)).state
+    assert "apt-get install relacy-dev" in capsys.readouterr().out

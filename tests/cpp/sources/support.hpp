@@ -65,6 +65,7 @@ public:
     }
     void remove(const std::string& path) const { fs::remove_all(root_ / path); }
     [[nodiscard]] sources::Roots roots() const { return {(root_ / "proc").string(), (root_ / "sys").string(), ""}; }
+    [[nodiscard]] std::string path(const std::string& file) const { return (root_ / file).string(); }
     [[nodiscard]] std::string proc() const { return (root_ / "proc").string(); }
 
 private:

@@ -17,8 +17,21 @@ struct FileOf {
 // Sources of files. One line each; those that ask the kernel in other ways keep the same rules in tests of their own.
 const FileOf kFiles[] = {
     {&sources::cpu_source, {"proc/stat"}, {"proc/loadavg", "proc/uptime"}},
+    {&sources::interrupts_source, {"proc/interrupts"}, {"proc/softirqs"}},
+    {&sources::kernel_source,
+     {"proc/sys/fs/file-nr"},
+     {"proc/sys/fs/inode-nr", "proc/sys/fs/dentry-state", "proc/sys/kernel/pid_max", "proc/sys/kernel/threads-max",
+      "proc/sys/kernel/random/entropy_avail", "proc/loadavg"}},
     {&sources::memory_source, {"proc/meminfo"}, {"proc/vmstat"}},
     {&sources::network_source, {"proc/net/dev"}, {}},
+    {&sources::disk_source, {"proc/diskstats"}, {"sys/class/block/vda/size"}},
+    {&sources::paging_source,
+     {"proc/swaps", "sys/kernel/mm/ksm/pages_shared"},
+     {"sys/kernel/mm/ksm/pages_sharing", "sys/kernel/mm/ksm/full_scans"}},
+    {&sources::numa_source,
+     {"sys/devices/system/node/online"},
+     {"sys/devices/system/node/node0/numastat", "sys/devices/system/node/node0/meminfo"}},
+    {&sources::slab_source, {"proc/slabinfo"}, {}},
     {&sources::pressure_source, {"proc/pressure/cpu", "proc/pressure/memory", "proc/pressure/io"}, {}},
 };
 
@@ -207,14 +220,14 @@ TEST_CASE("source: a FIFO, a directory or an endless device in the place of a fi
         Tree tree("6.18");
         for (const std::string& file : files.required) {
             tree.remove(file);
-            REQUIRE(mkfifo((tree.proc() + file.substr(4)).c_str(), 0600) == 0);
+            REQUIRE(mkfifo(tree.path(file).c_str(), 0600) == 0);
         }
         Memory memory;
         auto source = files.source->open(tree.roots(), system_io());
         CHECK((!source.ok() || !(*source)->poll(0, memory).ok()));
         for (const std::string& file : files.required) {
             tree.remove(file);
-            fs::create_symlink("/dev/zero", tree.proc() + file.substr(4));
+            fs::create_symlink("/dev/zero", tree.path(file));
         }
         source = files.source->open(tree.roots(), system_io());
         const auto report = source.ok() ? (*source)->poll(1, memory) : source.error();

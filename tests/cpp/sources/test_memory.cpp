@@ -64,6 +64,45 @@ TEST_CASE("memory: minor faults are all faults less the major ones; KiB become b
     CHECK(memory.at("system.paging.io{system.paging.direction=in}") == 7168);
 }
 
+TEST_CASE("memory: reclaim, compaction, huge pages and NUMA are read under the names of new kernels and of old ones") {
+    Tree tree("6.18");
+    tree.write("proc/vmstat",
+               "numa_interleave 3\npgscan_khugepaged 4\nworkingset_activate_file 5\ncompact_success 6\n"
+               "thp_split_page 7\nzswpin 8\ndrop_slab 9\npgmigrate_fail 10\npgdemote_kswapd 11\n");
+    Memory now;
+    poll_memory(tree, now);
+    CHECK(now.at("system.numa.allocations{system.numa.result=interleave}") == 3);
+    CHECK(now.at("system.paging.reclaim.scanned{system.paging.reclaim.by=khugepaged}") == 4);
+    CHECK(now.at("system.paging.reactivated{system.paging.refault.type=file}") == 5);
+    CHECK(now.at("system.memory.compactions{system.memory.compaction.result=success}") == 6);
+    CHECK(now.at("system.memory.huge_page_splits") == 7);
+    CHECK(now.at("system.paging.operations{system.paging.direction=in,system.paging.type=zswap}") == 8);
+    CHECK(now.at("system.memory.caches_dropped{system.memory.cache=slab}") == 9);
+    CHECK(now.at("system.memory.pages_migrated{system.memory.migration.result=failure}") == 10);
+    CHECK(now.at("system.numa.demoted{system.paging.reclaim.by=kswapd}") == 11);
+    CHECK(!now.has("system.paging.refaults"));
+    tree.write("proc/vmstat", "workingset_refault 12\nallocstall 13\n");
+    Memory before;
+    poll_memory(tree, before);
+    CHECK(before.at("system.paging.refaults") == 12);
+    CHECK(before.at("system.paging.allocation_stalls") == 13);
+}
+
+TEST_CASE("memory: huge pages, contiguous and balloon memory, where the kernel has them") {
+    Tree tree("6.18");
+    tree.write("proc/meminfo",
+               "MemTotal: 1000 kB\nHugepagesize: 2048 kB\nHugetlb: 4096 kB\nCmaTotal: 64 kB\nCmaFree: 32 kB\n"
+               "Balloon: 7 kB\nFileHugePages: 8 kB\n");
+    Memory memory;
+    poll_memory(tree, memory);
+    CHECK(memory.at("system.memory.linux.hugepages.page_size") == 2048 * 1024);
+    CHECK(memory.at("system.memory.linux.hugetlb") == 4096 * 1024);
+    CHECK(memory.at("system.memory.linux.cma.limit") == 64 * 1024);
+    CHECK(memory.at("system.memory.linux.cma.free") == 32 * 1024);
+    CHECK(memory.at("system.memory.linux.balloon") == 7 * 1024);
+    CHECK(memory.at("system.memory.linux.file_huge_pages") == 8 * 1024);
+}
+
 TEST_CASE("memory: hostile lines are skipped and counted") {
     Tree tree("hostile");
     Memory memory;

@@ -77,9 +77,8 @@ def test_what_is_there_and_what_is_not_are_told_apart(port: int):
         if sum(name.startswith("availability.up{") for name in values) == 4:
             break
         time.sleep(0.02)
-    state = {
-        name.split("target=")[1].rstrip("}"): v for name, v in values.items() if name.startswith("availability.up")
-    }
+    ups = {name: value for name, value in values.items() if name.startswith("availability.up{")}
+    state = {name.split("target=")[1].rstrip("}"): value for name, value in ups.items()}
     assert state == {up: 1, down: 0, f"127.0.0.1:{port}": 1, "no-such-process": 0}
     assert [v for name, v in values.items() if name.startswith("availability.response_time")]
     assert all(abs(v - time.time()) < 60 for name, v in values.items() if name.startswith("availability.since"))

@@ -88,6 +88,48 @@ def test_values_agree_with_an_independent_reading(captured: HostSample) -> None:
         received, sent = int(counters.split()[0]), int(counters.split()[8])
         assert values[f"system.network.io{{{label}receive}}"] == received
         assert values[f"system.network.io{{{label}transmit}}"] == sent
+    disks = {line.split()[2]: [int(word) for word in line.split()[3:]] for line in
+             (KERNEL / "proc/diskstats").read_text().splitlines()}  # fmt: skip
+    assert values["system.disk.io{disk.io.direction=write,system.device=vda}"] == disks["vda"][6] * 512
+    assert values["system.disk.io_time{system.device=vda}"] == disks["vda"][9] / 1000
+    assert [name for name in values if "system.device=loop" in name] == []
+    node = dict(line.split() for line in (KERNEL / "sys/devices/system/node/node0/numastat").read_text().splitlines())
+    assert values["system.numa.local{system.numa.node=0}"] == int(node["local_node"])
+    caches = {name.split("cache=")[1][:-1] for name in values if ".slab.cache.usage{" in name}
+    rows = [line.split() for line in (KERNEL / "proc/slabinfo").read_text().splitlines()[2:]]
+    pages = sorted((-int(row[5]) * int(row[14]), row[0]) for row in rows)
+    assert caches == {name for _, name in pages[:20]}
+    cpus, *lines = (KERNEL / "proc/interrupts").read_text().splitlines()
+    for line in lines:
+        name, *fields = line.replace(":", " ", 1).split()
+        label = f"interrupt.device={fields[-1]}," if name.isdigit() else ""
+        counts = [int(field) for field in fields[: len(cpus.split())] if field.isdigit()]
+        assert values[f"system.interrupts{{{label}interrupt.name={name}}}"] == sum(counts)
+    allocated, unused, limit = map(int, (KERNEL / "proc/sys/fs/file-nr").read_text().split())
+    assert values["system.file_handle.utilization"] == (allocated - unused) / limit
+
+
+def test_sensors_of_a_machine_of_metal_are_read_in_base_units() -> None:
+    """Every raw value of the tree is found again, in the unit that its series states."""
+    tree = FIXTURES / "metal/sys"
+    sample = Host(proc=str(FIXTURES / "metal/proc"), sys=str(tree)).read()
+    values, units = sample.as_dict(), dict(zip(sample.names, sample.units, strict=True))
+    scales = {"temp": (1e-3, "Cel"), "fan": (1, "rpm"), "in": (1e-3, "V"), "energy": (1e-6, "J")}
+    found = 0
+    for path in (tree / "class/hwmon").glob("*/*_input"):
+        sensor = path.name.removesuffix("_input")
+        scale, unit = scales[sensor.rstrip("0123456789")]
+        fault = path.with_name(f"{sensor}_fault")
+        named = [name for name in values if f"hw.id={path.parent.name}/{sensor}," in name]
+        if (path.parent / "name").read_text() == "amdgpu\n" or (fault.exists() and int(fault.read_text())):
+            assert named == []  # the GPU source's, or faulty
+            continue
+        assert [units[name] for name in named] == [unit]
+        assert values[named[0]] == pytest.approx(int(path.read_text()) * scale)
+        found += 1
+    assert found == 8
+    assert values["system.cpu.physical.count"] == 2
+    assert {line.split(":")[0] for line in Host(proc=str(tree), sys=str(tree)).missing}.isdisjoint({"gpu", "thermal"})
 
 
 def test_sample_is_frozen_and_consistent(captured: HostSample) -> None:
