@@ -21,6 +21,7 @@
     X(cpu)               \
     X(memory)            \
     X(network)           \
+    X(availability)      \
     X(disk)              \
     X(filesystem)        \
     X(storage)           \

@@ -160,6 +160,10 @@ void HostPlane::add_sources(const HostOptions& options, std::span<const sources:
         const std::int64_t wanted = option.interval_ms == 0 ? descriptor->interval_ms : option.interval_ms;
         const Nanos interval = interval_of(descriptor->name, wanted);
         const Task* task = nullptr;
+        // A target that means nothing is told here: the sampler's thread could tell nobody.
+        if (option.enabled && !option.settings.targets.empty()) {
+            (void)descriptor->open(options.roots, io, option.settings);
+        }
         if (option.enabled) {
             auto made = std::make_unique<SourceTask>(*descriptor, interval, options.roots, io, option.settings);
             task = made.get();
@@ -194,11 +198,13 @@ void HostPlane::apply_changes() {
         if (index >= series_.size()) {
             series_.resize(index + 1);
             for (auto* values : {&row_, &low_, &high_}) values->resize(index + 1, kNaN);
+            newest_.resize(index + 1);
             rates_.resize(index + 1);
             reopened_.reserve(index + 1);
         }
         SeriesEntry& entry = series_[index];
         row_[index] = low_[index] = high_[index] = kNaN;
+        newest_[index] = Observation{.generation = change.opened ? change.slot.generation : 0};
         if (!change.opened) {
             entry.open = false;
             continue;
@@ -228,6 +234,7 @@ void HostPlane::observe(const Sample& sample) {
         return;
     }
     const double value = rates_.observe(index, sample.time, sample.value);
+    if (std::isfinite(sample.value)) newest_[index].see(sample.time, rates_.level(index, sample.value));
     row_[index] = value;
     low_[index] = std::fmin(low_[index], std::isnan(sample.low) ? value : sample.low);
     high_[index] = std::fmax(high_[index], std::isnan(sample.high) ? value : sample.high);

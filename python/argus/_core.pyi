@@ -23,6 +23,7 @@ __all__: list[str] = [
     "EpochWord",
     "EpochWordError",
     "EventPlane",
+    "Exposition",
     "Host",
     "Processes",
     "catalog",
@@ -238,6 +239,22 @@ class Engine:
     def stop(self) -> None: ...
     def take_decisions(self) -> list[typing.Any]: ...
     def top_processes(self, arg0: str, arg1: typing.SupportsInt | typing.SupportsIndex) -> typing.Any: ...
+
+class Exposition:
+    def __init__(
+        self,
+        *,
+        node_exporter_names: bool,
+        own: collections.abc.Sequence[tuple[str, str, str, collections.abc.Sequence[tuple[str, str]]],],
+    ) -> None: ...
+    def publish(
+        self,
+        engine: Engine,
+        own: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+    ) -> None: ...
+    def render(self, *, openmetrics: bool) -> bytes: ...
+    @property
+    def version(self) -> int: ...
 
 def catalog() -> dict[str, typing.Any]: ...
 def decode_events(frame: bytes, require_seq: bool = False) -> list[typing.Any]:

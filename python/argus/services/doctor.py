@@ -348,6 +348,9 @@ def _outlets(config: Config) -> Iterator[Finding]:
     for name, endpoint in (("endpoint", zmq.endpoint), ("replay_endpoint", zmq.replay_endpoint)):
         if endpoint:
             yield _endpoint(f"outlet {name.replace('_endpoint', '')}", endpoint, owner, f"set outlets.zmq.{name}")
+    web = config.outlets.prometheus
+    if web.enabled and web.endpoint:
+        yield _endpoint("outlet prometheus", f"tcp://{web.endpoint}", owner, "set outlets.prometheus.endpoint")
 
 
 def _endpoint(what: str, endpoint: str, owner: int | None, fix: str) -> Finding:
