@@ -10,6 +10,7 @@
 
 #define ARGUS_SOURCES(X) \
     X(cpu)               \
+    X(exits)             \
     X(memory)            \
     X(network)           \
     X(pressure)

@@ -58,7 +58,11 @@ struct seqcount_field {
 };
 
 struct signal_struct {
+    struct {
+        int counter;
+    } live;  // threads that have not begun to exit
     int nr_threads;
+    unsigned int flags;
     struct {
         struct {
             struct {
