@@ -6,11 +6,13 @@
 //         cn_proc: the process connector (netlink), kernel Documentation/driver-api/connector.rst. Exits and how they
 //                  ended; no accounts. An exec by another thread than the first counts an exit too many.
 // Emits:  system.process.exits {process.exit.reason}, .exits.short_lived (lived less than 1 s); by bpf alone
-//         system.process.exited.cpu.time {cpu.mode} s and .disk.io {disk.io.direction} By, of tasks as the kernel lets
-//         go of them: live processes and these add up to the machine's work. argus.exits.lost: records that found no
-//         room and program runs that the kernel skipped; by cn_proc: messages that never came, at most so many exits.
-//         argus.exits.way {argus.way}: 1. Counters since the source was opened.
-// Cost:   bench_exits. bpf: in the kernel 0.3 us an exit; a poll adds up 16 KiB of counters. cn_proc: 1 us a message,
+//         system.process.exited.cpu.time {cpu.mode} s, of tasks as the kernel lets go of them: with the time of those
+//         that live it is what the machine was busy; system.process.exited.disk.io {disk.io.direction} By.
+//         argus.exits.unsettled: exited, but their time is not known: not reaped by their parents, just about to be
+//         settled, or the kernel never said. argus.exits.lost: records that found no room and program runs that the
+//         kernel skipped; by cn_proc: messages that never came, at most so many exits. argus.exits.way {argus.way}: 1.
+//         Counters since the source was opened.
+// Cost:   bench_exits. bpf: two short program runs an exit; a poll adds up 16 KiB of counters. cn_proc: 1 us a message,
 //         and every fork, thread, exec and change of credentials is one.
 // Failure: not the running kernel's own roots, or neither way: unavailable. A poll takes a bounded number of records
 //         and messages; the rest waits, and what finds no room then is counted as lost.
@@ -38,7 +40,8 @@
 namespace argus::sources {
 namespace {
 
-constexpr std::size_t kRecordsPerPoll = 16'384;
+constexpr std::size_t kPendingRecords = 4096;
+constexpr Nanos kPatience = 10 * kSecond;  // for the kernel to let go of a process: it takes milliseconds once reaped
 constexpr std::size_t kMessagesPerPoll = 8192;
 constexpr int kSocketBytes = 4 << 20;  // about as many messages as one poll takes
 
@@ -47,6 +50,7 @@ struct Totals {
     std::uint64_t short_lived = 0;
     std::uint64_t lost = 0;
     bool accounts = false;  // the rest is known
+    std::uint64_t unsettled = 0;
     std::uint64_t cpu_user_ns = 0, cpu_system_ns = 0, read_bytes = 0, write_bytes = 0;
 };
 
@@ -74,6 +78,9 @@ public:
             put(6, kTime, "s", "cpu.mode", "system", real(totals.cpu_system_ns) * kNanos);
             put(7, kIo, "By", "disk.io.direction", "read", real(totals.read_bytes));
             put(8, kIo, "By", "disk.io.direction", "write", real(totals.write_bytes));
+            slots_[10].emit(emit, report, real(totals.unsettled), [] {
+                return SeriesInfo{"argus.exits.unsettled", "{process}", Kind::gauge, ""};
+            });
         }
         slots_[9].emit(emit, report, 1.0, [&] {
             return SeriesInfo{"argus.exits.way", "1", Kind::gauge, std::string("argus.way=") + way};
@@ -81,48 +88,56 @@ public:
     }
 
 private:
-    std::array<SeriesSlot, 10> slots_;
+    std::array<SeriesSlot, 11> slots_;
 };
 
 // --- bpf -------------------------------------------------------------------------------------------------------------
 
+// Memory that the kernel writes meanwhile.
+template <class T>
+T load(const T& value, std::memory_order order = std::memory_order_relaxed) noexcept {
+    return std::atomic_ref(const_cast<T&>(value)).load(order);
+}
+
 class BpfExits final : public ExitSource {
 public:
-    [[nodiscard]] static Result<std::unique_ptr<BpfExits>> open() {
-        auto source = std::make_unique<BpfExits>();
+    [[nodiscard]] Result<bool> open(bool tells_last) {
         auto object = bpf::Object::open(bpf::compiled("exits"), "argus_exits");
         if (!object) return object.error();
-        source->object_ = std::move(*object);
-        if (const auto loaded = source->object_.load(); !loaded) return loaded.error();
-        auto shared = source->object_.map_memory(".bss");
+        object_ = std::move(*object);
+        const char* const at_exit = tells_last ? "process_exits" : "exits_old";
+        if (const auto left = object_.choose(tells_last ? "exits_old" : "process_exits", false); !left) return left;
+        if (const auto loaded = object_.load(); !loaded) return loaded;
+        auto shared = object_.map_memory(".bss");
         if (!shared) return shared.error();
         if (shared->size() < sizeof(ExitShared)) {
             return Error{Errc::unavailable, 0, "BPF: exits.bpf.c and exits.cpp disagree about their counters"};
         }
-        source->shared_ = std::move(*shared);
-        // The later moment first: what exits between the two attachments is in no count of exits, but in the accounts.
-        constexpr const char* kPrograms[] = {"task_is_freed", "process_exits"};
-        for (std::size_t i = 0; i < std::size(kPrograms); ++i) {
-            auto link = source->object_.attach(kPrograms[i]);
+        shared_ = std::move(*shared);
+        const char* const programs[] = {at_exit, "task_is_freed"};
+        for (std::size_t i = 0; i < std::size(programs); ++i) {
+            auto link = object_.attach(programs[i]);
             if (!link) return link.error();
-            source->links_[i] = std::move(*link);
-            const auto program = source->object_.program(kPrograms[i]);
+            links_[i] = std::move(*link);
+            const auto program = object_.program(programs[i]);
             if (!program) return program.error();
-            source->programs_[i] = *program;
+            programs_[i] = *program;
         }
-        return source;
+        return true;
     }
 
     [[nodiscard]] const char* way() const noexcept override { return "bpf"; }
 
     [[nodiscard]] Result<bool> deliver(ring::SpscRing<ExitRecord>* sink) override {
-        if (sink != nullptr && !ring_open_) {
-            auto ring = object_.ring("records", on_record, this);
-            if (!ring) return ring.error();
-            ring_ = std::move(*ring);
-            ring_open_ = true;
+        if (sink != nullptr && records_.data() == nullptr) {
+            auto records = object_.map_memory("records");
+            if (!records) return records.error();
+            records_ = std::move(*records);
+            pending_.reserve(kPendingRecords);
         }
+        if (sink_ == nullptr) next_ = load(counters().records_made);
         sink_ = sink;
+        pending_.clear();
         std::atomic_ref(counters().records_wanted).store(sink != nullptr, std::memory_order_relaxed);
         return true;
     }
@@ -130,13 +145,8 @@ public:
     [[nodiscard]] Result<PollReport> poll(Nanos, Emit& emit) override {
         PollReport report;
         add_up();
-        if (sink_ != nullptr) {
-            room_ = kRecordsPerPoll;
-            malformed_ = 0;
-            (void)ring_.consume();  // negative = on_record had enough: a poll is bounded
-            report.malformed = malformed_;
-        }
-        totals_.lost = lost_in_kernel_ + lost_at_sink_;
+        if (sink_ != nullptr) take_records();
+        totals_.lost = lost_;
         for (const int program : programs_) totals_.lost += skipped_runs(program);
         series_.emit(totals_, way(), emit, report);
         return report;
@@ -144,54 +154,80 @@ public:
 
 private:
     [[nodiscard]] ExitShared& counters() const noexcept { return *reinterpret_cast<ExitShared*>(shared_.data()); }
+    [[nodiscard]] const ExitRaw& slot_of(std::uint64_t number) const noexcept {
+        return reinterpret_cast<const ExitRaw*>(records_.data())[number % kExitRecords];
+    }
 
     void add_up() noexcept {
-        const auto read = [](unsigned long long& counter) {
-            return std::uint64_t{std::atomic_ref(counter).load(std::memory_order_relaxed)};
-        };
         Totals sum;
-        std::uint64_t cpu_ns = 0, user_ticks = 0, system_ticks = 0;
-        lost_in_kernel_ = 0;
-        for (ExitLine& line : counters().lines) {
-            for (std::size_t i = 0; i < kExitReasons; ++i) sum.exits[i] += read(line.exits[i]);
-            sum.short_lived += read(line.short_lived);
-            sum.read_bytes += read(line.read_bytes);
-            sum.write_bytes += read(line.write_bytes);
-            cpu_ns += read(line.cpu_ns);
-            user_ticks += read(line.user_ticks_ns);
-            system_ticks += read(line.system_ticks_ns);
-            lost_in_kernel_ += read(line.lost_records);
+        std::uint64_t cpu_ns = 0, user_ticks = 0, released = 0, exits = 0;
+        for (const ExitLine& line : counters().lines) {
+            for (std::size_t i = 0; i < kExitReasons; ++i) {
+                const std::uint64_t brief = load(line.exits[i][1]);
+                sum.exits[i] += load(line.exits[i][0]) + brief;
+                sum.short_lived += brief;
+            }
+            sum.read_bytes += load(line.read_bytes);
+            sum.write_bytes += load(line.write_bytes);
+            cpu_ns += load(line.cpu_ns);
+            user_ticks += load(line.user_ticks_ns);
+            released += load(line.released);
         }
-        split_time(sum, cpu_ns, user_ticks, system_ticks);
+        for (const std::uint64_t count : sum.exits) exits += count;
+        split_.add(cpu_ns - cpu_ns_, user_ticks - user_ticks_);
+        cpu_ns_ = cpu_ns;
+        user_ticks_ = user_ticks;
+        sum.cpu_user_ns = split_.user_ns();
+        sum.cpu_system_ns = split_.system_ns();
+        sum.unsettled = exits > released ? exits - released : 0;
         sum.accounts = true;
         totals_ = sum;
     }
 
-    // By the ticks of this poll, so that neither mode ever falls; by those of all polls where this one had none.
-    void split_time(Totals& sum, std::uint64_t cpu_ns, std::uint64_t user_ticks, std::uint64_t system_ticks) noexcept {
-        const std::uint64_t grown = cpu_ns - cpu_ns_;
-        std::uint64_t user = user_ticks - user_ticks_;
-        std::uint64_t system = system_ticks - system_ticks_;
-        if (user + system == 0) {
-            user = user_ticks;
-            system = system_ticks;
+    // First those that waited for their accounts, then the new ones; at most all slots, each once.
+    void take_records() noexcept {
+        now_ = read_clock(CLOCK_BOOTTIME);
+        const std::uint64_t made = load(counters().records_made, std::memory_order_acquire);
+        std::erase_if(pending_, [&](std::uint64_t number) { return take(number, made) != Taken::later; });
+        if (made - next_ > kExitRecords) {
+            lost_ += made - next_ - kExitRecords;
+            next_ = made - kExitRecords;
         }
-        const std::uint64_t user_ns = user_part(grown, user, system);
-        sum.cpu_user_ns = totals_.cpu_user_ns + user_ns;
-        sum.cpu_system_ns = totals_.cpu_system_ns + (grown - user_ns);
-        cpu_ns_ = cpu_ns;
-        user_ticks_ = user_ticks;
-        system_ticks_ = system_ticks;
+        for (; next_ != made; ++next_) {
+            const Taken taken = take(next_, made);
+            if (taken == Taken::unwritten) return;
+            if (taken == Taken::later) pending_.push_back(next_);
+        }
     }
 
-    static int on_record(void* context, void* data, std::size_t size) noexcept {
-        auto& self = *static_cast<BpfExits*>(context);
-        if (size < sizeof(ExitRaw)) {
-            ++self.malformed_;
-        } else if (!self.sink_->try_push(exit_record(*static_cast<const ExitRaw*>(data), self.page_bytes_))) {
-            ++self.lost_at_sink_;
+    enum class Taken : std::uint8_t { done, later, unwritten };
+
+    Taken take(std::uint64_t number, std::uint64_t made) noexcept {
+        const ExitRaw& slot = slot_of(number);
+        const std::uint64_t written = load(slot.number, std::memory_order_acquire);
+        if (written < number + 1) return Taken::unwritten;
+        ExitRaw copy{};
+        if (written == number + 1) {
+            const bool settled = load(slot.settled, std::memory_order_acquire) != 0;
+            // Waits no more when its slot is about to be another's, or nobody may ever settle it.
+            const bool hurry = made - number > kExitRecords / 2 || pending_.size() == kPendingRecords;
+            copy_words(slot, copy);
+            copy.settled = settled ? 1 : 0;
+            const bool old = now_ - static_cast<Nanos>(copy.start_ns + copy.lived_ns) > kPatience;
+            if (!settled && !hurry && !old) return Taken::later;
         }
-        return --self.room_ == 0 ? -1 : 0;
+        std::atomic_thread_fence(std::memory_order_acquire);
+        const bool whole = written == number + 1 && load(counters().records_made) - number <= kExitRecords;
+        if (!whole || !sink_->try_push(exit_record(copy, page_bytes_))) ++lost_;
+        return Taken::done;
+    }
+
+    static void copy_words(const ExitRaw& from, ExitRaw& to) noexcept {
+        constexpr std::size_t kWords = sizeof(ExitRaw) / sizeof(std::uint64_t);
+        std::array<std::uint64_t, kWords> words;
+        const auto* source = reinterpret_cast<const std::uint64_t*>(&from);
+        for (std::size_t i = 0; i < kWords; ++i) words[i] = load(source[i]);
+        std::memcpy(&to, words.data(), sizeof to);
     }
 
     // Runs of a program that the kernel left out because it was running already on that processor.
@@ -205,20 +241,21 @@ private:
     }
 
     bpf::Object object_;
-    bpf::Mapping shared_;
-    bpf::Ring ring_;
+    bpf::Mapping shared_, records_;
     std::array<bpf::Link, 2> links_;
     std::array<int, 2> programs_{-1, -1};
-    bool ring_open_ = false;
     ring::SpscRing<ExitRecord>* sink_ = nullptr;
-    std::size_t room_ = 0;
-    std::uint32_t malformed_ = 0;
+    std::vector<std::uint64_t> pending_;  // numbers of records that are not settled
+    std::uint64_t next_ = 0;
+    Nanos now_ = 0;
     std::uint64_t page_bytes_ = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
-    std::uint64_t lost_in_kernel_ = 0, lost_at_sink_ = 0;
-    std::uint64_t cpu_ns_ = 0, user_ticks_ = 0, system_ticks_ = 0;
+    std::uint64_t lost_ = 0, cpu_ns_ = 0, user_ticks_ = 0;
+    TimeSplit split_;
     Totals totals_;
     ExitSeries series_;
 };
+
+static_assert(sizeof(ExitRaw) == 128 && sizeof(ExitLine) == 128);
 
 // --- cn_proc ---------------------------------------------------------------------------------------------------------
 
@@ -357,7 +394,7 @@ private:
         record.signal = static_cast<std::int32_t>(event.status & 0x7F);
         record.start_ns = start == 0 ? 0 : start + clock_offset_;
         record.end_ns = event.time_ns + clock_offset_;
-        record.valid = start == 0 ? kExitEnd : kExitStart | kExitEnd;
+        record.valid = start == 0 ? 0U : std::uint32_t{kExitStart};
         if (!sink_->try_push(record)) ++lost_at_sink_;
     }
 
@@ -392,6 +429,14 @@ std::uint64_t user_part(std::uint64_t cpu_ns, std::uint64_t user_ticks, std::uin
     return part < static_cast<double>(cpu_ns) ? std::min(cpu_ns, static_cast<std::uint64_t>(part)) : cpu_ns;
 }
 
+void TimeSplit::add(std::uint64_t cpu_ns, std::uint64_t user_ticks_ns) noexcept {
+    const std::uint64_t ticks = ahead_ns_ + user_ticks_ns;
+    const std::uint64_t user = std::min(cpu_ns, ticks);
+    ahead_ns_ = ticks - user;
+    user_ns_ += user;
+    system_ns_ += cpu_ns - user;
+}
+
 ExitRecord exit_record(const ExitRaw& raw, std::uint64_t page_bytes) noexcept {
     ExitRecord out;
     out.pid = raw.pid;
@@ -399,14 +444,14 @@ ExitRecord exit_record(const ExitRaw& raw, std::uint64_t page_bytes) noexcept {
     out.code = static_cast<std::int32_t>(raw.status >> 8 & 0xFF);
     out.signal = static_cast<std::int32_t>(raw.status & 0x7F);
     out.start_ns = static_cast<Nanos>(raw.start_ns);
-    out.end_ns = static_cast<Nanos>(raw.end_ns);
+    out.end_ns = static_cast<Nanos>(raw.start_ns + raw.lived_ns);
     out.cpu_user_ns = user_part(raw.cpu_ns, raw.user_ticks_ns, raw.system_ticks_ns);
     out.cpu_system_ns = raw.cpu_ns - out.cpu_user_ns;
     out.rss_max_bytes = raw.rss_pages_max * page_bytes;
     out.read_bytes = raw.read_bytes;
     out.write_bytes = raw.write_bytes;
     out.cgroup_id = raw.cgroup_id;
-    out.valid = kExitStart | kExitAccounts | (raw.end_ns == 0 ? 0U : std::uint32_t{kExitEnd});
+    out.valid = kExitStart | kExitAccounts | (raw.settled == 0 ? 0U : std::uint32_t{kExitTime});
     std::copy_n(raw.name, out.name.size(), out.name.begin());
     return out;
 }
@@ -472,6 +517,12 @@ std::uint64_t SequenceGaps::before(std::uint32_t processor, std::uint32_t sequen
     return counts ? gap : 0;
 }
 
+Result<std::unique_ptr<ExitSource>> open_bpf_exits(bool tells_last) {
+    auto source = std::make_unique<BpfExits>();
+    if (const auto opened = source->open(tells_last); !opened) return opened.error();
+    return std::unique_ptr<ExitSource>(std::move(source));
+}
+
 namespace {
 
 constexpr double kBest = 0, kConnector = 1, kPrograms = 2;
@@ -486,7 +537,8 @@ Result<std::unique_ptr<Source>> open_exits(const Roots& roots, const Io&, const 
     }
     const double way = settings.options.empty() ? kBest : settings.options.front();
     if (way != kConnector) {
-        auto source = BpfExits::open();
+        auto source = open_bpf_exits(true);
+        if (!source && source.error().code == Errc::unavailable) source = open_bpf_exits(false);
         if (source) return std::unique_ptr<Source>(std::move(*source));
         if (way == kPrograms) return source.error();
     }

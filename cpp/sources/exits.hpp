@@ -18,9 +18,9 @@ namespace argus::sources {
 
 // What of a record is known, besides who it was and how it ended.
 enum ExitValid : std::uint32_t {
-    kExitStart = 1,
-    kExitEnd = 2,
-    kExitAccounts = 4,  // processor time, memory, storage, cgroup, name
+    kExitStart = 1,     // start_ns, and with it how long it lived
+    kExitAccounts = 2,  // memory, storage, cgroup, name
+    kExitTime = 4,      // processor time, to the end; without it, what is there is less than it used
 };
 
 // One process that has ended, with all its threads. Identity is (pid, start), as everywhere.
@@ -63,6 +63,19 @@ enum class ExitReason : std::uint8_t { success = kExitSuccess, failure = kExitFa
 [[nodiscard]] std::uint64_t user_part(std::uint64_t cpu_ns, std::uint64_t user_ticks,
                                       std::uint64_t system_ticks) noexcept;
 
+// The processor time of many that are gone, split without falling or drifting: the sampled user ticks are fair over
+// many processes, and what they do not cover was spent in the kernel.
+class TimeSplit {
+public:
+    void add(std::uint64_t cpu_ns, std::uint64_t user_ticks_ns) noexcept;  // both as grown since the last
+    [[nodiscard]] std::uint64_t user_ns() const noexcept { return user_ns_; }
+    [[nodiscard]] std::uint64_t system_ns() const noexcept { return system_ns_; }
+
+private:
+    std::uint64_t user_ns_ = 0, system_ns_ = 0;
+    std::uint64_t ahead_ns_ = 0;  // ticks that came before the time they are of
+};
+
 [[nodiscard]] ExitRecord exit_record(const ExitRaw& raw, std::uint64_t page_bytes) noexcept;
 
 // A message of the process connector.
@@ -96,6 +109,9 @@ private:
     static std::size_t slot(std::int32_t pid) noexcept { return static_cast<std::uint32_t>(pid) % kSlots; }
     std::vector<Slot> slots_;
 };
+
+// Opens the way bpf. `tells_last`: the tracepoint says which thread is the last (Linux >= 6.16).
+[[nodiscard]] Result<std::unique_ptr<ExitSource>> open_bpf_exits(bool tells_last);
 
 // Gaps in the sequence of each processor's messages.
 class SequenceGaps {
