@@ -41,6 +41,7 @@ namespace argus::sources {
 namespace {
 
 constexpr std::size_t kPendingRecords = 4096;
+constexpr std::uint64_t kAhead = 8;  // records that are fetched while others are worked on
 constexpr Nanos kPatience = 10 * kSecond;  // for the kernel to let go of a process: it takes milliseconds once reaped
 constexpr std::size_t kMessagesPerPoll = 8192;
 constexpr int kSocketBytes = 4 << 20;  // about as many messages as one poll takes
@@ -194,6 +195,10 @@ private:
             next_ = made - kExitRecords;
         }
         for (; next_ != made; ++next_) {
+            // Another processor wrote them: each would be waited for.
+            const ExitRaw& ahead = slot_of(next_ + kAhead);
+            __builtin_prefetch(&ahead.number);
+            __builtin_prefetch(&ahead.user_ticks_ns);
             const Taken taken = take(next_, made);
             if (taken == Taken::unwritten) return;
             if (taken == Taken::later) pending_.push_back(next_);
@@ -424,7 +429,8 @@ ExitReason exit_reason(std::uint32_t status) noexcept {
 std::uint64_t user_part(std::uint64_t cpu_ns, std::uint64_t user_ticks, std::uint64_t system_ticks) noexcept {
     const double user = static_cast<double>(user_ticks);
     const double all = user + static_cast<double>(system_ticks);
-    if (system_ticks == 0 || !(all > 0)) return cpu_ns;
+    if (system_ticks == 0) return cpu_ns;
+    if (user_ticks == 0) return 0;
     const double part = static_cast<double>(cpu_ns) * (user / all);
     return part < static_cast<double>(cpu_ns) ? std::min(cpu_ns, static_cast<std::uint64_t>(part)) : cpu_ns;
 }

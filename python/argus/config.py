@@ -924,7 +924,7 @@ def _reference(keys: tuple[_Key, ...], settings: Struct) -> Iterator[str]:
 
 
 def _is_option(key: _Key, settings: Struct) -> bool:
-    return isinstance(settings, LeafSettings) and key.name != "enabled"
+    return isinstance(settings, LeafSettings | SourceSettings) and key.name not in type(settings).__struct_fields__
 
 
 def _toml(key: _Key, value: Any) -> str:

@@ -136,7 +136,8 @@ def test_the_configuration_takes_an_interval_at_its_bounds_and_refuses_one_beyon
 ):
     for interval in (10, 60_000):
         loaded = load(tmp_path, f"[sources.{source['name']}]\ninterval_ms = {interval}\n")
-        assert loaded.engine_options().sources[source["name"]] == SourceChoice(interval_ms=interval)
+        options = {o["name"]: o["default"] for o in source["options"]}
+        assert loaded.engine_options().sources[source["name"]] == SourceChoice(interval_ms=interval, options=options)
         Engine(loaded).close()
     for interval in (9, 60_001):
         with pytest.raises(ConfigError, match=f"sources.{source['name']}.interval_ms: expected integer in "):
