@@ -19,6 +19,7 @@
     X(conntrack)          \
 #define ARGUS_SOURCES(X) \
     X(cpu)               \
+    X(exits)             \
     X(memory)            \
     X(network)           \
     X(availability)      \
