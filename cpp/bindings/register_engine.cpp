@@ -5,6 +5,8 @@
 #include <pybind11/stl.h>
 
 #include <cmath>
+#include <string>
+#include <tuple>
 
 #include "base/dispatch.hpp"
 #include "bindings/convert.hpp"
@@ -195,7 +197,7 @@ using SourceValues = std::tuple<std::string, bool, std::int64_t, std::vector<dou
 std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& sys, const std::string& cgroup,
                                     bool host_plane,
                                     const std::vector<SourceValues>& sources,
-                                    std::pair<bool, std::int64_t> processes, const LeafValues& detectors,
+                                    std::tuple<bool, std::int64_t, std::string> processes, const LeafValues& detectors,
                                     const LeafValues& auditors, const LeafValues& criteria,
                                     const std::map<std::string, std::int64_t>& caps_nusd, bool caps_strict,
                                     const std::map<std::string, std::pair<std::int64_t, std::int64_t>>& prices,
@@ -207,8 +209,7 @@ std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& 
     for (const auto& [name, enabled, interval, values, targets] : sources) {
         options.host.sources.push_back({name, enabled, interval, {values, targets}});
     }
-    options.host.processes = processes.first;
-    options.host.processes_interval_ms = processes.second;
+    std::tie(options.host.processes, options.host.processes_interval_ms, options.host.process_tier) = processes;
     options.host.max_series = kMaxSeries;
     options.bank.detectors.clear();
     for (const auto* descriptor : engine::detector_catalog()) {

@@ -142,6 +142,10 @@ class ProcessSettings(Struct, frozen=True, kw_only=True):
 
     enabled: Annotated[bool, Meta(description="Whether processes are read.")] = True
     interval_ms: Annotated[int, _bounded("Time between reads of the whole table.", *_INTERVAL_MS, "ms")] = 1000
+    tier: Annotated[
+        Literal["auto", "bpf", "taskstats", "gated", "tree"],
+        Meta(description="How the table is read; 'auto' takes the best that works here, see argus doctor."),
+    ] = "auto"
 
 
 class LeafSettings(Struct, frozen=True, kw_only=True):
@@ -297,6 +301,7 @@ class Config(Struct, frozen=True, kw_only=True):
                 for name, s in self.sources.items()
             },
             processes=SourceChoice(enabled=self.processes.enabled, interval_ms=self.processes.interval_ms),
+            process_tier=self.processes.tier,
             detectors={name: leaf.options for name, leaf in self.detectors.items()},
             auditors={name: leaf.options for name, leaf in self.auditors.items()},
             criteria={name: leaf.options for name, leaf in self.criteria.items()},

@@ -36,8 +36,10 @@ struct {
     __type(value, struct argus_process_record);
 } records SEC(".maps");
 
-__u32 process_count = 0;  // of the last run, also those beyond the last record
-__u32 thread_count = 0;
+// Of the last run: processes, also those beyond the last record, and threads.
+struct {
+    __u32 processes, threads;
+} counted;
 
 // Adds what one task did to its process.
 static __always_inline void add_task(struct argus_process_record* r, struct task_struct* t) {
@@ -166,6 +168,7 @@ int scan_processes(void* context) {
     bpf_rcu_read_lock();
     bpf_iter_task_new(&it, 0, kAllProcesses);
     while ((t = bpf_iter_task_next(&it))) {
+        if (!t->tgid) continue;  // the idle task
         __u32 key = processes++;
         struct argus_process_record* r = bpf_map_lookup_elem(&records, &key);
         if (!r) continue;
@@ -176,7 +179,7 @@ int scan_processes(void* context) {
     }
     bpf_iter_task_destroy(&it);
     bpf_rcu_read_unlock();
-    process_count = processes;
-    thread_count = threads;
+    counted.processes = processes;
+    counted.threads = threads;
     return 0;
 }

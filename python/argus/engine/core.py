@@ -60,6 +60,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     cgroup: str | None = None
     sources: dict[str, SourceChoice] = {}
     processes: SourceChoice = SourceChoice(interval_ms=1000)
+    process_tier: str = "auto"
     detectors: dict[str, dict[str, float]] = {}
     auditors: dict[str, dict[str, float]] = {}
     criteria: dict[str, dict[str, float]] = {}
@@ -153,6 +154,7 @@ class Engine:
                 processes=(
                     options.processes.enabled,
                     options.processes.interval_ms or 1000,
+                    options.process_tier,
                 ),
                 detectors=_leaves(described["detectors"], options.detectors, options.disabled, "detectors"),
                 auditors=_leaves(described["auditors"], options.auditors, options.disabled, "auditors"),
