@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cerrno>
 #include <cstring>
@@ -135,6 +136,24 @@ void BpfProcesses::order(std::uint32_t count) {
     sort_runs(keys_, scratch_);
 }
 
+// Records are turned into columns some at a time, column after column: the records stay in the first cache, and one
+// column is written at once.
+struct BpfProcesses::Block {
+    static constexpr std::size_t kRows = 64;
+    std::array<const argus_process_record*, kRows> records;
+    std::size_t first = 0, count = 0;
+
+    template <class T, class Get>
+    void fill(std::vector<T>& column, Get get) const {
+        T* out = column.data() + first;
+        for (std::size_t i = 0; i < count; ++i) out[i] = get(*records[i]);
+    }
+    template <class Get>
+    void fill(ProcessTable& table, ProcessColumn column, Get get) const {
+        fill(table.columns[static_cast<std::size_t>(column)], get);
+    }
+};
+
 Result<std::uint32_t> BpfProcesses::scan(ProcessTable& out) {
     begin_table(out, *clock_);
     const auto seen = run();
@@ -149,7 +168,16 @@ Result<std::uint32_t> BpfProcesses::scan(ProcessTable& out) {
     cursor_ = 0;
     out.reserve_rows(count);
     const auto* records = reinterpret_cast<const argus_process_record*>(records_.data());
-    for (std::size_t row = 0; row < count; ++row) put(out, row, records[keys_[row] & 0xFFFFFFFFU]);
+    for (Block block; block.first < count; block.first += block.count) {
+        block.count = std::min<std::size_t>(Block::kRows, count - block.first);
+        for (std::size_t i = 0; i < block.count; ++i) {
+            block.records[i] = &records[keys_[block.first + i] & 0xFFFFFFFFU];
+        }
+        put_identity(out, block);
+        put_cpu(out, block);
+        put_counters(out, block);
+        put_memory(out, block);
+    }
     out.count = count;
     return count;
 }
@@ -161,78 +189,114 @@ const BpfProcesses::Previous* BpfProcesses::previous(std::int32_t pid, std::int6
     return found.pid == pid && found.start_ns == start_ns ? &found : nullptr;
 }
 
-void BpfProcesses::put(ProcessTable& out, std::size_t row, const argus_process_record& r) {
+namespace {
+
+bool whole(const argus_process_record& r) noexcept { return (r.flags & ARGUS_PROCESS_TORN) == 0; }
+bool has_memory(const argus_process_record& r) noexcept { return (r.flags & ARGUS_PROCESS_MEMORY) != 0; }
+
+// Counters stay far below 2^63, and signed numbers convert in one instruction.
+double number(unsigned long long value) noexcept { return static_cast<double>(static_cast<long long>(value)); }
+
+}  // namespace
+
+void BpfProcesses::put_identity(ProcessTable& out, const Block& block) const noexcept {
+    using Record = argus_process_record;
     // In ticks, as /proc tells it: the identity of a process is the same number in every tier.
-    const auto start_ns = static_cast<std::int64_t>(r.start_boottime_ns - r.start_boottime_ns % units_.ns_per_tick);
-    out.pid[row] = r.pid;
-    out.ppid[row] = r.ppid;
-    out.start_time_ns[row] = start_ns;
-    out.state[row] = state_letter(r.state);
-    out.threads[row] = r.nr_threads;
-    out.nice[row] = r.static_prio - 120;
-    out.last_cpu[row] = r.last_cpu;
-    out.uid[row] = r.uid;
-    out.cgroup_id[row] = static_cast<std::int64_t>(r.cgroup_id);
-    auto& name = out.name[row];
-    if ((r.flags & ARGUS_PROCESS_LONG_NAME) != 0) {
-        std::memcpy(name.data(), r.full_name, sizeof r.full_name);
-    } else {
-        std::memcpy(name.data(), r.comm, sizeof r.comm);
-        std::memset(name.data() + sizeof r.comm, 0, name.size() - sizeof r.comm);
+    const auto start = [&](std::uint64_t tick) {
+        block.fill(out.start_time_ns, [tick](const Record& r) {
+            return static_cast<std::int64_t>(r.start_boottime_ns - r.start_boottime_ns % tick);
+        });
+    };
+    constexpr std::uint64_t kUsualTick = 10'000'000;  // a constant is divided by without dividing
+    units_.ns_per_tick == kUsualTick ? start(kUsualTick) : start(units_.ns_per_tick);
+    block.fill(out.pid, [](const Record& r) { return r.pid; });
+    block.fill(out.ppid, [](const Record& r) { return r.ppid; });
+    block.fill(out.state, [](const Record& r) { return state_letter(r.state); });
+    block.fill(out.threads, [](const Record& r) { return r.nr_threads; });
+    block.fill(out.nice, [](const Record& r) { return r.static_prio - 120; });
+    block.fill(out.last_cpu, [](const Record& r) { return r.last_cpu; });
+    block.fill(out.uid, [](const Record& r) { return std::int64_t{r.uid}; });
+    block.fill(out.cgroup_id, [](const Record& r) { return static_cast<std::int64_t>(r.cgroup_id); });
+    for (std::size_t i = 0; i < block.count; ++i) {
+        const Record& r = *block.records[i];
+        char* name = out.name[block.first + i].data();
+        if ((r.flags & ARGUS_PROCESS_LONG_NAME) != 0) {
+            std::memcpy(name, r.full_name, kProcessNameBytes);
+        } else {
+            std::memcpy(name, r.comm, sizeof r.comm);
+            std::memset(name + sizeof r.comm, 0, kProcessNameBytes - sizeof r.comm);
+        }
     }
-    const bool whole = (r.flags & ARGUS_PROCESS_TORN) == 0;
-    const Previous* before = previous(r.pid, start_ns);
-    CpuSplit told{r.adjusted_utime_ns, r.adjusted_stime_ns};
-    if (before != nullptr && before->told.user_ns + before->told.system_ns > told.user_ns + told.system_ns) {
-        told = before->told;
-    }
-    const CpuSplit cpu = split_cpu_time(r.runtime_ns, {r.utime_ns, r.stime_ns}, told);
-    const bool twice = whole && before != nullptr && elapsed_ > 0 && r.runtime_ns >= before->runtime_ns;
-    const double ran = twice ? static_cast<double>(r.runtime_ns - before->runtime_ns) : kNaN;
-    using enum ProcessColumn;
-    out.columns[static_cast<std::size_t>(cpu_user)][row] = whole ? static_cast<double>(cpu.user_ns) / 1e9 : kNaN;
-    out.columns[static_cast<std::size_t>(cpu_system)][row] = whole ? static_cast<double>(cpu.system_ns) / 1e9 : kNaN;
-    out.columns[static_cast<std::size_t>(cpu_utilization)][row] = ran / static_cast<double>(elapsed_);
-    constexpr std::uint32_t kSums = kValidIo | kValidStatus | kValidSchedule;
-    out.valid[row] = kValidStat | kValidMemory | kValidCgroup | (whole ? kSums : 0U) |
-                     ((r.flags & ARGUS_PROCESS_MEMORY) != 0 ? std::uint32_t{kValidKinds} : 0U) |
-                     (twice ? std::uint32_t{kValidUtilization} : 0U);
-    put_numbers(out, row, r);
-    now_[row] = {r.pid, start_ns, r.runtime_ns, whole ? cpu : told};
 }
 
-void BpfProcesses::put_numbers(ProcessTable& out, std::size_t row, const argus_process_record& r) const noexcept {
-    const auto put = [&](ProcessColumn column, double value) {
-        out.columns[static_cast<std::size_t>(column)][row] = value;
-    };
-    const bool whole = (r.flags & ARGUS_PROCESS_TORN) == 0;
-    const auto put_sum = [&](ProcessColumn column, unsigned long long value) {
-        put(column, whole ? static_cast<double>(value) : kNaN);
-    };
-    // A counter in the middle of being handed over may dip below zero; the kernel shows that as zero, too.
-    const bool memory = (r.flags & ARGUS_PROCESS_MEMORY) != 0;
-    const auto page = static_cast<double>(units_.page_bytes);
-    const auto bytes = [&](long long pages) { return memory ? static_cast<double>(std::max(0LL, pages)) * page : 0.0; };
-    const double file = bytes(r.file_pages);
-    const double anon = bytes(r.anon_pages);
-    const double shmem = bytes(r.shmem_pages);
+void BpfProcesses::put_cpu(ProcessTable& out, const Block& block) noexcept {
+    auto& user = out.columns[static_cast<std::size_t>(ProcessColumn::cpu_user)];
+    auto& system = out.columns[static_cast<std::size_t>(ProcessColumn::cpu_system)];
+    auto& utilization = out.columns[static_cast<std::size_t>(ProcessColumn::cpu_utilization)];
+    for (std::size_t i = 0; i < block.count; ++i) {
+        const argus_process_record& r = *block.records[i];
+        const std::size_t row = block.first + i;
+        const bool good = whole(r);
+        const Previous* before = previous(r.pid, out.start_time_ns[row]);
+        CpuSplit told{r.adjusted_utime_ns, r.adjusted_stime_ns};
+        if (before != nullptr && before->told.user_ns + before->told.system_ns > told.user_ns + told.system_ns) {
+            told = before->told;
+        }
+        if (good) told = split_cpu_time(r.runtime_ns, {r.utime_ns, r.stime_ns}, told);
+        const bool twice = good && before != nullptr && elapsed_ > 0 && r.runtime_ns >= before->runtime_ns;
+        const double ran = twice ? number(r.runtime_ns - before->runtime_ns) : kNaN;
+        user[row] = good ? number(told.user_ns) / 1e9 : kNaN;
+        system[row] = good ? number(told.system_ns) / 1e9 : kNaN;
+        utilization[row] = ran / static_cast<double>(elapsed_);
+        constexpr std::uint32_t kSums = kValidIo | kValidStatus | kValidSchedule;
+        out.valid[row] = kValidStat | kValidMemory | kValidCgroup | (good ? kSums : 0U) |
+                         (has_memory(r) ? std::uint32_t{kValidKinds} : 0U) |
+                         (twice ? std::uint32_t{kValidUtilization} : 0U);
+        now_[row] = {r.pid, out.start_time_ns[row], r.runtime_ns, told};
+    }
+}
+
+void BpfProcesses::put_counters(ProcessTable& out, const Block& block) const noexcept {
     using enum ProcessColumn;
-    put(rss, file + anon + shmem);
-    put(virtual_, memory ? static_cast<double>(r.virtual_pages) * page : 0.0);
-    put(shared, file + shmem);
-    put_sum(minor_faults, r.minor_faults);
-    put_sum(major_faults, r.major_faults);
-    put_sum(read_bytes, r.read_bytes);
-    put_sum(write_bytes, r.write_bytes);
-    put_sum(read_chars, r.read_chars);
-    put_sum(write_chars, r.write_chars);
-    put_sum(voluntary_switches, r.voluntary_switches);
-    put_sum(involuntary_switches, r.involuntary_switches);
-    put(run_delay, whole ? static_cast<double>(r.run_delay_ns) / 1e9 : kNaN);
-    put(rss_anon, memory ? anon : kNaN);
-    put(rss_file, memory ? file : kNaN);
-    put(rss_shmem, memory ? shmem : kNaN);
-    put(swap, memory ? bytes(r.swap_pages) : kNaN);
+    const auto put = [&](ProcessColumn column, auto member) {
+        block.fill(out, column, [member](const argus_process_record& r) { return whole(r) ? number(r.*member) : kNaN; });
+    };
+    put(minor_faults, &argus_process_record::minor_faults);
+    put(major_faults, &argus_process_record::major_faults);
+    put(read_bytes, &argus_process_record::read_bytes);
+    put(write_bytes, &argus_process_record::write_bytes);
+    put(read_chars, &argus_process_record::read_chars);
+    put(write_chars, &argus_process_record::write_chars);
+    put(voluntary_switches, &argus_process_record::voluntary_switches);
+    put(involuntary_switches, &argus_process_record::involuntary_switches);
+    block.fill(out, run_delay,
+               [](const argus_process_record& r) { return whole(r) ? number(r.run_delay_ns) / 1e9 : kNaN; });
+}
+
+void BpfProcesses::put_memory(ProcessTable& out, const Block& block) const noexcept {
+    using enum ProcessColumn;
+    const auto into = [&](ProcessColumn column) {
+        return out.columns[static_cast<std::size_t>(column)].data() + block.first;
+    };
+    double* const columns[] = {into(rss_file), into(rss_anon), into(rss_shmem), into(swap),
+                               into(rss),      into(shared),   into(virtual_)};
+    const auto page = static_cast<double>(units_.page_bytes);
+    // A counter in the middle of being handed over may dip below zero; the kernel shows that as zero, too.
+    const auto bytes = [page](long long pages) { return static_cast<double>(std::max(0LL, pages)) * page; };
+    for (std::size_t i = 0; i < block.count; ++i) {
+        const argus_process_record& r = *block.records[i];
+        const bool there = has_memory(r);
+        const double file = there ? bytes(r.file_pages) : 0;
+        const double anon = there ? bytes(r.anon_pages) : 0;
+        const double shmem = there ? bytes(r.shmem_pages) : 0;
+        columns[0][i] = there ? file : kNaN;
+        columns[1][i] = there ? anon : kNaN;
+        columns[2][i] = there ? shmem : kNaN;
+        columns[3][i] = there ? bytes(r.swap_pages) : kNaN;
+        columns[4][i] = file + anon + shmem;
+        columns[5][i] = file + shmem;
+        columns[6][i] = there ? number(r.virtual_pages) * page : 0;
+    }
 }
 
 }  // namespace argus::sources

@@ -64,9 +64,12 @@ private:
     [[nodiscard]] Result<std::uint32_t> run();  // processes seen; the records hold them, or kMaxRecords of them
     [[nodiscard]] Result<bool> check_against(const Roots& roots, const Io& io);
     void order(std::uint32_t count);
+    struct Block;
     [[nodiscard]] const Previous* previous(std::int32_t pid, std::int64_t start_ns) noexcept;
-    void put(ProcessTable& out, std::size_t row, const argus_process_record& record);
-    void put_numbers(ProcessTable& out, std::size_t row, const argus_process_record& record) const noexcept;
+    void put_identity(ProcessTable& out, const Block& block) const noexcept;
+    void put_cpu(ProcessTable& out, const Block& block) noexcept;
+    void put_counters(ProcessTable& out, const Block& block) const noexcept;
+    void put_memory(ProcessTable& out, const Block& block) const noexcept;
 
     const Clock* clock_;
     BpfChoice choice_;

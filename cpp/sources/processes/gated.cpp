@@ -71,6 +71,7 @@ void KeptFiles::link_newest(std::uint32_t at) noexcept {
     slots_[at].older = newest_;
     (newest_ == kNone ? oldest_ : slots_[newest_].newer) = at;
     newest_ = at;
+    slots_[at].round = round_;
 }
 
 void KeptFiles::release(std::uint32_t at) noexcept {
@@ -93,7 +94,7 @@ const KeptFiles::Files* KeptFiles::find(Ref ref) noexcept {
 }
 
 KeptFiles::Ref KeptFiles::keep(const Files& files) noexcept {
-    if (free_.empty() && oldest_ != kNone) {
+    if (free_.empty() && oldest_ != kNone && slots_[oldest_].round + 1 < round_) {
         const std::uint32_t at = oldest_;
         release(at);
         free_.push_back(at);
@@ -160,6 +161,7 @@ Result<std::unique_ptr<ProcessScanner>> GatedProcesses::make(const Roots& roots,
 Result<std::uint32_t> GatedProcesses::scan(ProcessTable& out) {
     begin_table(out, *clock_);
     ended_.clear();
+    kept_.begin_round();
     root_ = files_.open_root();
     auto done = update_list(out.time);
     if (done) {

@@ -46,7 +46,10 @@ public:
     KeptFiles& operator=(const KeptFiles&) = delete;
 
     [[nodiscard]] const Files* find(Ref ref) noexcept;      // and marks it as used
-    [[nodiscard]] Ref keep(const Files& files) noexcept;    // closes the least recently used when full
+    // When full, closes the least recently used; or these, if all were used in this round or the one before: processes
+    // that take turns would otherwise close each other's files before they are read again.
+    [[nodiscard]] Ref keep(const Files& files) noexcept;
+    void begin_round() noexcept { ++round_; }
     void drop(Ref& ref) noexcept;
     [[nodiscard]] bool shrink() noexcept;  // gives one up for good, after EMFILE; false = none left
     [[nodiscard]] std::size_t size() const noexcept { return used_; }
@@ -57,6 +60,7 @@ private:
         Files files;
         std::uint32_t generation = 1;
         std::uint32_t newer = kNone, older = kNone;
+        std::uint32_t round = 0;  // when it was last used
         bool used = false;
     };
     void unlink(std::uint32_t at) noexcept;
@@ -68,6 +72,7 @@ private:
     std::vector<std::uint32_t> free_;
     std::uint32_t newest_ = kNone, oldest_ = kNone;
     std::size_t used_ = 0;
+    std::uint32_t round_ = 0;
 };
 
 enum class Accounting : std::uint8_t { files, taskstats };
