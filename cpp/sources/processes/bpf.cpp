@@ -245,6 +245,7 @@ void BpfProcesses::put_cpu(ProcessTable& out, const Block& block) noexcept {
         if (good) told = split_cpu_time(r.runtime_ns, {r.utime_ns, r.stime_ns}, told);
         const bool twice = good && before != nullptr && elapsed_ > 0 && r.runtime_ns >= before->runtime_ns;
         const double ran = twice ? number(r.runtime_ns - before->runtime_ns) : kNaN;
+        out.gated += ran == 0.0 ? 1U : 0U;
         user[row] = good ? number(told.user_ns) / 1e9 : kNaN;
         system[row] = good ? number(told.system_ns) / 1e9 : kNaN;
         utilization[row] = ran / static_cast<double>(elapsed_);

@@ -16,16 +16,22 @@ namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr std::size_t kKiB = 1024;
+constexpr std::uint64_t kMaxPid = 1 << 22;          // PID_MAX_LIMIT
+constexpr std::int32_t kWorthAsking = 256;          // numbers given out since; beyond, and beyond half the rows, list
 constexpr Error kForeignRoot{Errc::unavailable, 0, "processor clocks are of this machine's processes: proc must be /proc"};
 constexpr Error kForeignPids{Errc::unavailable, 0,
                              "proc/self: expected the pid of this process; proc belongs to another pid namespace"};
 
 bool no_descriptor(int negative_errno) noexcept { return negative_errno == -EMFILE || negative_errno == -ENFILE; }
 
-// "0.00 0.01 0.05 1/180 4711": threads, and the pid given out last. Neither moves without a fork or an exit.
-std::string_view forks_of(std::string_view loadavg) noexcept {
+// "0.00 0.01 0.05 1/180 4711": the pid given out last; 0 = not told.
+std::int32_t newest_pid(std::string_view loadavg) noexcept {
     const std::size_t slash = loadavg.find('/');
-    return slash == std::string_view::npos ? std::string_view{} : loadavg.substr(slash + 1);
+    std::uint64_t threads = 0;
+    std::uint64_t pid = 0;
+    Scanner scanner(slash == std::string_view::npos ? std::string_view{} : loadavg.substr(slash + 1));
+    if (!scanner.number(threads) || !scanner.number(pid) || pid > kMaxPid) return 0;
+    return static_cast<std::int32_t>(pid);
 }
 
 bool same_memory(const ProcessMemory& a, const ProcessMemory& b) noexcept {
@@ -163,6 +169,7 @@ Result<std::uint32_t> GatedProcesses::scan(ProcessTable& out) {
     ended_.clear();
     kept_.begin_round();
     root_ = files_.open_root();
+    while (no_descriptor(root_) && kept_.shrink()) root_ = files_.open_root();
     auto done = update_list(out.time);
     if (done) {
         for (Row& row : rows_) visit(row, out.time, out);
@@ -176,17 +183,41 @@ Result<std::uint32_t> GatedProcesses::scan(ProcessTable& out) {
     return static_cast<std::uint32_t>(out.count);
 }
 
-// The list is asked for before /proc is read: what forks in between is seen the next time.
+// Numbers are given out in ascending order, so what is new since has one of those given out since: asking for them is
+// cheaper than listing everything. Those of the time before are asked for again: a number is given out a moment before
+// its process is there. What takes a number out of order (checkpoint and restore does) is found by the next listing.
 Result<bool> GatedProcesses::update_list(Nanos now) {
     const auto loadavg = loadavg_.read();
-    const std::string_view forks = loadavg ? forks_of(loadavg.value()) : std::string_view{};
+    const std::int32_t newest = loadavg ? newest_pid(loadavg.value()) : 0;
+    const std::int32_t from = asked_from_;
+    asked_from_ = newest_;
+    newest_ = newest;
+    const auto worth = std::max(kWorthAsking, static_cast<std::int32_t>(rows_.size() / 2));
     const bool recent = listed_at_ != 0 && now - listed_at_ < kListAtLeast;
-    if (recent && !forks.empty() && forks == forks_) return true;
+    if (recent && from > 0 && newest >= from && newest - from <= worth) {
+        ask_for(from + 1, newest);
+        return true;
+    }
     if (const auto listed = files_.list(root_, pids_); !listed) return listed.error();
-    forks_ = forks;
     listed_at_ = now;
     take_list();
     return true;
+}
+
+void GatedProcesses::ask_for(std::int32_t first, std::int32_t last) {
+    const auto known = [](const Row& row, std::int32_t pid) { return row.record.stat.pid < pid; };
+    fresh_.clear();
+    for (std::int32_t pid = first; pid <= last; ++pid) {
+        const auto at = std::lower_bound(rows_.begin(), rows_.end(), pid, known);
+        if (at != rows_.end() && at->record.stat.pid == pid) continue;
+        if (cpu_clock_(pid) >= 0) fresh_.push_back(pid);  // threads have none of their own
+    }
+    if (fresh_.empty()) return;
+    pids_.clear();
+    for (const Row& row : rows_) pids_.push_back(row.record.stat.pid);
+    pids_.insert(pids_.end(), fresh_.begin(), fresh_.end());
+    std::inplace_merge(pids_.begin(), pids_.end() - static_cast<std::ptrdiff_t>(fresh_.size()), pids_.end());
+    take_list();
 }
 
 void GatedProcesses::take_list() {
@@ -221,6 +252,7 @@ void GatedProcesses::visit(Row& row, Nanos now, ProcessTable& table) {
         end(row);
         return;
     }
+    if (row.outcome != ReadOutcome::read && now < row.refresh_at) return count(row.outcome, table);
     const bool due = row.cpu_at == 0 || now >= row.refresh_at;
     if (!due && cpu_ns == row.cpu_ns && row.record.stat.state != 'R') {
         ++table.gated;
@@ -230,21 +262,20 @@ void GatedProcesses::visit(Row& row, Nanos now, ProcessTable& table) {
         row.cpu_at = now;
         return;
     }
-    settle(row, due ? read_everything(row, cpu_ns) : read_active(row, cpu_ns), table);
+    row.outcome = due ? read_everything(row, cpu_ns) : read_active(row, cpu_ns);
+    row.read_now = row.outcome == ReadOutcome::read;
+    count(row.outcome, table);
+    if (row.outcome == ReadOutcome::gone) return end(row);
+    if (!row.read_now) row.refresh_at = now + kListAtLeast;  // it has no row, and is tried again then
+    if (row.read_now && (row.record.stat.state == 'Z' || row.record.stat.state == 'X')) {
+        ended_.push_back(row.record.stat.pid);
+    }
 }
 
-void GatedProcesses::settle(Row& row, ReadOutcome outcome, ProcessTable& table) {
-    row.read_now = outcome == ReadOutcome::read;
-    switch (outcome) {
-        case ReadOutcome::read:
-            if (row.record.stat.state == 'Z' || row.record.stat.state == 'X') ended_.push_back(row.record.stat.pid);
-            return;
-        case ReadOutcome::gone: ++table.vanished; break;
-        case ReadOutcome::unreadable: ++table.unreadable; break;
-        case ReadOutcome::malformed: ++table.malformed; break;
-    }
-    end(row);
-    forks_.clear();  // it may be there again without a fork: look the next time
+void GatedProcesses::count(ReadOutcome outcome, ProcessTable& table) noexcept {
+    if (outcome == ReadOutcome::gone) ++table.vanished;
+    if (outcome == ReadOutcome::unreadable) ++table.unreadable;
+    if (outcome == ReadOutcome::malformed) ++table.malformed;
 }
 
 int GatedProcesses::open_process(std::int32_t pid) noexcept {
@@ -373,7 +404,8 @@ void GatedProcesses::follow_orphans() {
     if (ended_.empty()) return;
     std::sort(ended_.begin(), ended_.end());
     for (Row& row : rows_) {
-        if (row.gone || !std::binary_search(ended_.begin(), ended_.end(), row.record.stat.ppid)) continue;
+        if (row.gone || row.outcome != ReadOutcome::read) continue;
+        if (!std::binary_search(ended_.begin(), ended_.end(), row.record.stat.ppid)) continue;
         ProcessRecord now;
         const int directory = open_process(row.record.stat.pid);
         if (directory >= 0 && files_.read_stat_at(directory, now) == ReadOutcome::read &&
@@ -428,8 +460,9 @@ void GatedProcesses::publish(ProcessTable& out) {
     const auto gone = std::remove_if(rows_.begin(), rows_.end(), [](const Row& row) { return row.gone; });
     rows_.erase(gone, rows_.end());
     out.reserve_rows(rows_.size());
-    out.count = rows_.size();
-    for (std::size_t row = 0; row < rows_.size(); ++row) put_row(out, row, rows_[row].record, units_);
+    for (const Row& row : rows_) {
+        if (row.outcome == ReadOutcome::read) put_row(out, out.count++, row.record, units_);
+    }
 }
 
 }  // namespace argus::sources

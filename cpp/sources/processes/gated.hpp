@@ -2,7 +2,8 @@
 // system call, any user, no descriptor) tells to the nanosecond whether any of its threads ran since it was last read;
 // if none did, nothing it does itself can have changed, and its row stands.
 // Source: man clock_getcpuclockid(3); /proc/PID/{stat,statm,io} on kept descriptors, status and schedstat at first sight;
-// /proc/loadavg, whose last field moves with every fork: /proc is listed when it does.
+// /proc/loadavg, whose last field is the pid given out last: new processes are found without listing /proc, which would
+// cost more than the clocks.
 // Cost: bench_processes host_processes_gated. Memory: about 13 KiB in the kernel for each process with kept
 // descriptors, and those are at most kKeptMax processes and half of RLIMIT_NOFILE.
 // Failure: as tier `tree`. Without descriptors left, processes that run are read without keeping any.
@@ -102,15 +103,17 @@ private:
         Nanos refresh_at = 0;  // when everything is read again
         KeptFiles::Ref kept;
         bool threaded = false;  // has, or may have had, more than one thread: taskstats does not tell of it
+        ReadOutcome outcome = ReadOutcome::read;
         bool gone = false;
         bool read_now = false;  // in this scan
     };
 
     [[nodiscard]] Result<bool> update_list(Nanos now);
+    void ask_for(std::int32_t first, std::int32_t last);
     void take_list();
     void end(Row& row);
     void visit(Row& row, Nanos now, ProcessTable& table);
-    void settle(Row& row, ReadOutcome outcome, ProcessTable& table);
+    static void count(ReadOutcome outcome, ProcessTable& table) noexcept;
     [[nodiscard]] ReadOutcome read_active(Row& row, std::int64_t cpu_ns);
     [[nodiscard]] ReadOutcome read_kept(const KeptFiles::Files& files, ProcessRecord& out);
     [[nodiscard]] ReadOutcome read_opening(Row& row, ProcessRecord& out);
@@ -131,9 +134,9 @@ private:
     KernelFile loadavg_;
     std::unique_ptr<Taskstats> taskstats_;
     int root_ = -1;  // open while scanning
-    std::string forks_;
+    std::int32_t newest_ = 0, asked_from_ = 0;  // pid given out last: by the scan before, and the one before that
     Nanos listed_at_ = 0;
-    std::vector<std::int32_t> pids_;
+    std::vector<std::int32_t> pids_, fresh_;
     std::vector<Row> rows_, scratch_;            // by pid
     std::vector<std::int32_t> ended_;            // in this scan, ascending
 };

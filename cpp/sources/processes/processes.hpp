@@ -61,7 +61,7 @@ struct ProcessTable {
     std::uint32_t vanished = 0;   // listed, gone before they were read
     std::uint32_t unreadable = 0; // skipped: their stat may not be read (hidepid), or no descriptor was left (EMFILE)
     std::uint32_t malformed = 0;  // skipped: their stat does not follow the documented format
-    std::uint32_t gated = 0;      // rows proved not to have run since, and so not read again
+    std::uint32_t gated = 0;      // rows proved not to have run since the scan before
     std::vector<std::int32_t> pid, ppid;       // ppid of the tree that was read
     std::vector<std::int64_t> start_time_ns;   // since boot
     std::vector<std::array<char, kProcessNameBytes>> name;  // zero-padded
