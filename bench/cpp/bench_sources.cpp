@@ -14,7 +14,7 @@
 
 #include "engine/catalog.hpp"
 #include "report.hpp"
-#include "sources/processes/processes.hpp"
+#include "sources/processes/tree.hpp"
 #include "sources/source.hpp"
 
 namespace argus::sources {

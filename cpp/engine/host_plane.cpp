@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "sources/processes/scanner.hpp"
 #include "sources/text.hpp"
 
 namespace argus::engine {
@@ -53,13 +54,15 @@ private:
 
 class ProcessTask final : public Task {
 public:
-    ProcessTask(Nanos interval, const sources::Roots& roots, const Io& io, const Clock& clock,
+    ProcessTask(Nanos interval, const HostOptions& options, const Io& io, const Clock& clock,
                 ring::Snapshot<sources::ProcessTable>& tables)
-        : Task("processes", interval), tree_(roots.proc, io, clock), tables_(&tables) {}
+        : Task("processes", interval),
+          tiers_(sources::parse_tier(options.process_tier), options.roots, io, clock),
+          tables_(&tables) {}
 
     [[nodiscard]] Result<sources::PollReport> poll(Nanos, RingEmit&) override {
         sources::ProcessTable& table = tables_->back();
-        const auto rows = tree_.scan(table);
+        const auto rows = tiers_.scan(table);
         if (!rows) return rows.error();
         const sources::PollReport report{*rows, table.malformed};
         tables_->publish();
@@ -67,7 +70,7 @@ public:
     }
 
 private:
-    sources::ProcessTree tree_;
+    sources::ProcessTiers tiers_;
     ring::Snapshot<sources::ProcessTable>* tables_;
 };
 
@@ -135,7 +138,7 @@ HostPlane::HostPlane(HostOptions options, std::span<const sources::SourceDescrip
     const Task* task = nullptr;
     if (options.processes) {
         const Nanos interval = interval_of("processes", options.processes_interval_ms);
-        auto made = std::make_unique<ProcessTask>(interval, options.roots, io, clock, tables_);
+        auto made = std::make_unique<ProcessTask>(interval, options, io, clock, tables_);
         task = made.get();
         table_.add(std::move(made));
     }

@@ -37,6 +37,7 @@ struct HostOptions {
     std::vector<SourceChoice> sources;  // those not named run with their defaults
     bool processes = true;
     std::int64_t processes_interval_ms = 1000;
+    std::string process_tier = "auto";  // or the one tier that reads them: see sources/processes/scanner.hpp
     std::uint32_t max_series = 16384;
     Nanos window = kSecond;  // what is polled more often is gathered over it, with its extremes
     BurstOptions bursts;     // of the fast lane, begun by pressure

@@ -143,6 +143,10 @@ class ProcessSettings(Struct, frozen=True, kw_only=True):
 
     enabled: Annotated[bool, Meta(description="Whether processes are read.")] = True
     interval_ms: Annotated[int, _bounded("Time between reads of the whole table.", *_INTERVAL_MS, "ms")] = 1000
+    tier: Annotated[
+        Literal["auto", "bpf", "taskstats", "gated", "tree"],
+        Meta(description="How the table is read; 'auto' takes the best that works here, see argus doctor."),
+    ] = "auto"
 
 
 class LeafSettings(Struct, frozen=True, kw_only=True):
@@ -327,6 +331,7 @@ class Config(Struct, frozen=True, kw_only=True):
                 for name, s in self.sources.items()
             },
             processes=SourceChoice(enabled=self.processes.enabled, interval_ms=self.processes.interval_ms),
+            process_tier=self.processes.tier,
             tick_ms=self.engine.tick_ms,
             bursts=BurstChoice(
                 interval_ms=self.bursts.interval_ms,

@@ -4,7 +4,7 @@
 # As a script (cmake -P): writes the bytes of OBJECT as the C++ array NAME into OUTPUT.
 if(CMAKE_SCRIPT_MODE_FILE)
     file(READ ${OBJECT} BYTES HEX)
-    string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," BYTES "${BYTES}")
+    string(REGEX REPLACE "(..)" "0x\\1," BYTES "${BYTES}")
     file(WRITE ${OUTPUT} "namespace argus::sources::bpf {\n"
         "extern const unsigned char ${NAME}_object[];\nextern const unsigned long ${NAME}_object_size;\n"
         "alignas(8) const unsigned char ${NAME}_object[] = {\n${BYTES}\n};\n"

@@ -106,7 +106,7 @@ private:
 };
 
 Error refusal(int negative_errno) noexcept {
-    if (negative_errno == -EPERM || negative_errno == -EACCES) return kNoCapability;
+    if (negative_errno == -EPERM) return kNoCapability;  // EACCES is the verifier's
     if (errc_of(-negative_errno) == Errc::limit) return {Errc::limit, -negative_errno, "BPF: no memory or descriptors"};
     return {Errc::unavailable, -negative_errno, kRefused};
 }

@@ -36,11 +36,13 @@ struct {
     __type(value, struct argus_process_record);
 } records SEC(".maps");
 
-__u32 process_count = 0;  // of the last run, also those beyond the last record
-__u32 thread_count = 0;
+// Of the last run: processes, also those beyond the last record, and threads.
+struct {
+    __u32 processes, threads;
+} counted;
 
-// Adds what one task did to its process.
-static __always_inline void add_task(struct argus_process_record* r, struct task_struct* t) {
+// Adds what one more thread did to its process.
+static __always_inline void add_thread(struct argus_process_record* r, struct task_struct* t) {
     r->utime_ns += t->utime;
     r->stime_ns += t->stime;
     r->runtime_ns += t->se.sum_exec_runtime;
@@ -55,19 +57,36 @@ static __always_inline void add_task(struct argus_process_record* r, struct task
     r->involuntary_switches += t->nivcsw;
 }
 
-static __always_inline void start_sum(struct argus_process_record* r, struct signal_struct* ended) {
-    r->utime_ns = ended->utime;
-    r->stime_ns = ended->stime;
-    r->runtime_ns = ended->sum_sched_runtime;
-    r->run_delay_ns = 0;
-    r->minor_faults = ended->min_flt;
-    r->major_faults = ended->maj_flt;
-    r->read_chars = ended->ioac.rchar;
-    r->write_chars = ended->ioac.wchar;
-    r->read_bytes = ended->ioac.read_bytes;
-    r->write_bytes = ended->ioac.write_bytes;
-    r->voluntary_switches = ended->nvcsw;
-    r->involuntary_switches = ended->nivcsw;
+static __always_inline void start_with(struct argus_process_record* r, struct task_struct* t) {
+    r->utime_ns = t->utime;
+    r->stime_ns = t->stime;
+    r->runtime_ns = t->se.sum_exec_runtime;
+    r->run_delay_ns = t->sched_info.run_delay;
+    r->minor_faults = t->min_flt;
+    r->major_faults = t->maj_flt;
+    r->read_chars = t->ioac.rchar;
+    r->write_chars = t->ioac.wchar;
+    r->read_bytes = t->ioac.read_bytes;
+    r->write_bytes = t->ioac.write_bytes;
+    r->voluntary_switches = t->nvcsw;
+    r->involuntary_switches = t->nivcsw;
+}
+
+// Adds what the kernel keeps of the threads that ended. None has, if none ever ran: nothing is looked at then.
+static __always_inline void add_ended(struct argus_process_record* r, struct signal_struct* ended) {
+    const __u64 runtime_ns = ended->sum_sched_runtime;
+    if (!runtime_ns) return;
+    r->runtime_ns += runtime_ns;
+    r->utime_ns += ended->utime;
+    r->stime_ns += ended->stime;
+    r->minor_faults += ended->min_flt;
+    r->major_faults += ended->maj_flt;
+    r->read_chars += ended->ioac.rchar;
+    r->write_chars += ended->ioac.wchar;
+    r->read_bytes += ended->ioac.read_bytes;
+    r->write_bytes += ended->ioac.write_bytes;
+    r->voluntary_switches += ended->nvcsw;
+    r->involuntary_switches += ended->nivcsw;
 }
 
 // As /proc/PID/stat shows them: workers with what they work on, long names in full.
@@ -96,11 +115,18 @@ static __always_inline void add_memory(struct argus_process_record* r, struct mm
     r->flags |= ARGUS_PROCESS_MEMORY;
 }
 
-static __always_inline void describe(struct argus_process_record* r, struct task_struct* t) {
-    r->start_boottime_ns = t->start_boottime;
+static __always_inline void describe(struct argus_process_record* r, struct task_struct* t,
+                                     struct signal_struct* signal) {
+    const __u64 start = t->start_boottime;
+    // Names of kernel threads are dear to read, and only those of workers change.
+    const bool named = (r->flags & ARGUS_PROCESS_LONG_NAME) && !(t->flags & PF_WQ_WORKER) && r->pid == t->tgid &&
+                       r->start_boottime_ns == start;
+    r->start_boottime_ns = start;
     r->pid = t->tgid;
     r->ppid = t->real_parent->tgid;
-    r->nr_threads = t->signal->nr_threads;
+    r->nr_threads = signal->nr_threads;
+    r->adjusted_utime_ns = signal->prev_cputime.utime;
+    r->adjusted_stime_ns = signal->prev_cputime.stime;
     r->static_prio = t->static_prio;
     r->last_cpu = bpf_core_field_exists(t->thread_info.cpu) ? (__s32)t->thread_info.cpu : -1;
     r->uid = t->real_cred->uid.val;
@@ -110,7 +136,7 @@ static __always_inline void describe(struct argus_process_record* r, struct task
     r->flags = 0;
     struct mm_struct* mm = t->mm;
     if (t->flags & PF_KTHREAD) {
-        if (name_kernel_thread(r, t)) r->flags = ARGUS_PROCESS_LONG_NAME;
+        if (named || name_kernel_thread(r, t)) r->flags = ARGUS_PROCESS_LONG_NAME;
     } else if (mm) {
         add_memory(r, mm);
     }
@@ -121,7 +147,7 @@ static __always_inline __u32 ended_sequence(struct signal_struct* ended) {
     return ended->stats_lock.seqcount.seqcount.sequence;
 }
 
-// Adds every thread of a process; their number, 0 when the process has just gone.
+// Adds every thread but the first; how many.
 static __always_inline __u32 add_threads(struct argus_process_record* r, struct task_struct* leader) {
     struct bpf_iter_task it;
     struct task_struct* t;
@@ -130,7 +156,8 @@ static __always_inline __u32 add_threads(struct argus_process_record* r, struct 
     if (!held) return 0;
     bpf_iter_task_new(&it, held, kThreadsOfProcess);
     while ((t = bpf_iter_task_next(&it))) {
-        add_task(r, t);
+        if (t->pid == t->tgid) continue;
+        add_thread(r, t);
         ++threads;
     }
     bpf_iter_task_destroy(&it);
@@ -139,18 +166,15 @@ static __always_inline __u32 add_threads(struct argus_process_record* r, struct 
 }
 
 // Sums the threads; their number.
-static __always_inline __u32 sum(struct argus_process_record* r, struct task_struct* leader) {
-    struct signal_struct* ended = leader->signal;
+static __always_inline __u32 sum(struct argus_process_record* r, struct task_struct* leader,
+                                 struct signal_struct* ended) {
     __u32 threads = 1;
     for (int i = 0; i < kTries; ++i) {
         const __u32 sequence = ended_sequence(ended);
         barrier();
-        start_sum(r, ended);
-        if (ended->nr_threads > 1) {
-            threads = add_threads(r, leader);
-        } else {
-            add_task(r, leader);
-        }
+        start_with(r, leader);
+        if (r->nr_threads > 1) threads = 1 + add_threads(r, leader);
+        add_ended(r, ended);
         barrier();
         if (!(sequence & 1) && ended_sequence(ended) == sequence) return threads;
     }
@@ -166,17 +190,17 @@ int scan_processes(void* context) {
     bpf_rcu_read_lock();
     bpf_iter_task_new(&it, 0, kAllProcesses);
     while ((t = bpf_iter_task_next(&it))) {
+        if (!t->tgid) continue;  // the idle task
         __u32 key = processes++;
         struct argus_process_record* r = bpf_map_lookup_elem(&records, &key);
         if (!r) continue;
-        describe(r, t);
-        r->adjusted_utime_ns = t->signal->prev_cputime.utime;
-        r->adjusted_stime_ns = t->signal->prev_cputime.stime;
-        threads += sum(r, t);
+        struct signal_struct* signal = t->signal;
+        describe(r, t, signal);
+        threads += sum(r, t, signal);
     }
     bpf_iter_task_destroy(&it);
     bpf_rcu_read_unlock();
-    process_count = processes;
-    thread_count = threads;
+    counted.processes = processes;
+    counted.threads = threads;
     return 0;
 }
