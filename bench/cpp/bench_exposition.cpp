@@ -89,7 +89,7 @@ int main() {
     const double drained = bench::best_of(50, step);
     bool good = bench::report("host_exposition/10000", rendered * 1e3, "ms", "memcpy of the page", rendered / bare,
                               kBarMs, rendered * 1e3 <= kBarMs);
-    constexpr double kFirstBarMs = 100.0;
+    constexpr double kFirstBarMs = 200.0;
     good = bench::report("host_exposition/first", first * 1e3, "ms", "a later page", first / rendered, kFirstBarMs,
                          first * 1e3 <= kFirstBarMs) && good;
     good = bench::report("host_exposition/publish", handed * 1e6, "us", "poll and drain of as many", handed / drained,

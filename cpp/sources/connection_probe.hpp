@@ -1,6 +1,6 @@
 // One question to a TCP address over a socket that never blocks: does it accept, and, when there is something to send,
-// does it answer with a status below 400. A state machine: start() asks, advance() looks, and a look may come much later
-// than the answer, for the kernel keeps the times.
+// does it answer with a status below 400. A state machine: start() asks, advance() looks, and a look may come much
+// later than the answer, for the kernel keeps the times.
 #pragma once
 
 #include <netinet/in.h>
