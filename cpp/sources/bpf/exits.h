@@ -1,5 +1,5 @@
-// What exits.bpf.c writes and exits.cpp reads, byte for byte: the counters and the records of exits, both in memory that
-// is mapped. Plain C types, so that both compilers agree on it.
+// What exits.bpf.c writes and exits.cpp reads, byte for byte: the counters and the records of exits, both in memory
+// that is mapped. Plain C types, so that both compilers agree on it.
 #ifndef ARGUS_SOURCES_BPF_EXITS_H
 #define ARGUS_SOURCES_BPF_EXITS_H
 
