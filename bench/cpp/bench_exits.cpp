@@ -4,8 +4,8 @@
 //     bench_exits [SECONDS]       a measurement of each; 4 by default, 60 to hold the promise
 //     bench_exits soak [MINUTES]  a storm of forks, as fast as they go; 30 by default
 //
-// The load is made by a process of its own. In-kernel time is what BPF statistics say (sysctl kernel.bpf_stats_enabled),
-// which includes their own clock readings. Without BPF here, nothing is measured.
+// The load is made by a process of its own. In-kernel time is what BPF statistics say, which includes their own clock
+// readings. Without BPF here, nothing is measured.
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
@@ -15,13 +15,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <functional>
-#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -208,13 +209,22 @@ Runs runs_of(std::initializer_list<const char*> names) {
     return out;
 }
 
+bool is_zombie(int pid) {
+    std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+    std::string line;
+    std::getline(file, line);
+    const std::size_t name_end = line.rfind(')');
+    return name_end == std::string::npos || line.compare(name_end, 3, ") Z") == 0;
+}
+
+// Zombies have exited.
 double live_seconds() {
     DIR* folder = opendir("/proc");
     double out = 0;
     while (const dirent* entry = readdir(folder)) {
         const int pid = std::atoi(entry->d_name);
         timespec time{};
-        if (pid > 0 && clock_gettime(static_cast<clockid_t>(~pid * 8 + 2), &time) == 0) {
+        if (pid > 0 && !is_zombie(pid) && clock_gettime(static_cast<clockid_t>(~pid * 8 + 2), &time) == 0) {
             out += static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
         }
     }
@@ -222,25 +232,28 @@ double live_seconds() {
     return out;
 }
 
+// From what the processors were not: idle time is measured, busy time only sampled by the tick.
 double busy_seconds() {
     std::ifstream file("/proc/stat");
     std::string word;
-    double user = 0, nice = 0, system = 0, idle = 0, iowait = 0, interrupt = 0, softirq = 0;
-    file >> word >> user >> nice >> system >> idle >> iowait >> interrupt >> softirq;
-    return (user + nice + system + interrupt + softirq) / static_cast<double>(sysconf(_SC_CLK_TCK));
+    double user = 0, nice = 0, system = 0, idle = 0, iowait = 0, interrupt = 0, softirq = 0, steal = 0;
+    file >> word >> user >> nice >> system >> idle >> iowait >> interrupt >> softirq >> steal;
+    const double whole = static_cast<double>(sysconf(_SC_NPROCESSORS_ONLN)) * bench::seconds_now();
+    return whole - (idle + iowait + steal) / static_cast<double>(sysconf(_SC_CLK_TCK));
 }
 
-// By how much the living and the gone exceed what the machine was busy. For some milliseconds after it was reaped a
-// process is neither, so the most of several looks is the one without such a one.
+// By how much the living and the gone exceed what the machine was busy. A process that exits meanwhile is both or
+// neither: the middle of several looks is one without such a one.
 double excess_seconds(Watch& watch) {
-    double most = -std::numeric_limits<double>::infinity();
-    for (int i = 0; i < 8; ++i) {
-        usleep(40'000);
+    std::array<double, 9> looks{};
+    for (double& look : looks) {
+        usleep(30'000);
         watch.poll();
         const double gone = watch.values.sum("system.process.exited.cpu.time");
-        most = std::max(most, gone + live_seconds() - busy_seconds());
+        look = gone + live_seconds() - busy_seconds();
     }
-    return most;
+    std::nth_element(looks.begin(), looks.begin() + looks.size() / 2, looks.end());
+    return looks[looks.size() / 2];
 }
 
 // --- Figures ---------------------------------------------------------------------------------------------------------
@@ -312,7 +325,7 @@ bool bench_conservation(Watch& watch, double seconds) {
     const double busy = busy_seconds() - busy_before;
     const double gone = watch.values.sum("system.process.exited.cpu.time") - gone_before;
     const std::uint64_t made = load.stop();
-    std::fprintf(stderr, "host_exits: busy %.2f s, gone %.2f s of %lu exits, excess %.3f s\n", busy, gone, made, excess);
+    std::fprintf(stderr, "host_exits: busy %.2f s, gone %.2f s, %lu made, excess %.3f s\n", busy, gone, made, excess);
     return bench::report("host_exits_conserved", std::abs(excess) / busy * 100, "%",
                          "live + exited CPU beside /proc/stat", gone / busy, kConservedBar * 100,
                          std::abs(excess) <= busy * kConservedBar && made > 0);

@@ -6,12 +6,12 @@
 //         cn_proc: the process connector (netlink), kernel Documentation/driver-api/connector.rst. Exits and how they
 //                  ended; no accounts. An exec by another thread than the first counts an exit too many.
 // Emits:  system.process.exits {process.exit.reason}, .exits.short_lived (lived less than 1 s); by bpf alone
-//         system.process.exited.cpu.time {cpu.mode} s, of tasks as the kernel lets go of them: with the time of those
-//         that live it is what the machine was busy; system.process.exited.disk.io {disk.io.direction} By.
-//         argus.exits.unsettled: exited, but their time is not known: not reaped by their parents, just about to be
-//         settled, or the kernel never said. argus.exits.lost: records that found no room and program runs that the
-//         kernel skipped; by cn_proc: messages that never came, at most so many exits. argus.exits.way {argus.way}: 1.
-//         Counters since the source was opened.
+//         system.process.exited.cpu.time {cpu.mode} s: with the time of those that live, zombies left out, it is what
+//         the machine was busy; system.process.exited.disk.io {disk.io.direction} By.
+//         argus.exits.unsettled: exited, but the time of their last milliseconds is not known: not reaped by their
+//         parents, just about to be settled, or the kernel never said. argus.exits.lost: records that found no room
+//         and program runs that the kernel skipped; by cn_proc: messages that never came, at most so many exits.
+//         argus.exits.way {argus.way}: 1. Counters since the source was opened.
 // Cost:   bench_exits. bpf: two short program runs an exit; a poll adds up 16 KiB of counters. cn_proc: 1 us a message,
 //         and every fork, thread, exec and change of credentials is one.
 // Failure: not the running kernel's own roots, or neither way: unavailable. A poll takes a bounded number of records

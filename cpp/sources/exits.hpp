@@ -20,7 +20,7 @@ namespace argus::sources {
 enum ExitValid : std::uint32_t {
     kExitStart = 1,     // start_ns, and with it how long it lived
     kExitAccounts = 2,  // memory, storage, cgroup, name
-    kExitTime = 4,      // processor time, to the end; without it, what is there is less than it used
+    kExitTime = 4,      // processor time, to the end; without it the last milliseconds are missing
 };
 
 // One process that has ended, with all its threads. Identity is (pid, start), as everywhere.
@@ -73,7 +73,7 @@ public:
 
 private:
     std::uint64_t user_ns_ = 0, system_ns_ = 0;
-    std::uint64_t ahead_ns_ = 0;  // ticks that came before the time they are of
+    std::uint64_t ahead_ns_ = 0;  // ticks beyond the time they are of: they are coarse, or came before it
 };
 
 [[nodiscard]] ExitRecord exit_record(const ExitRaw& raw, std::uint64_t page_bytes) noexcept;

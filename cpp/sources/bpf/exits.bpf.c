@@ -1,11 +1,12 @@
 // The end of processes, counted in the kernel, where none can be missed, at two moments.
-// Source: kernel/exit.c. do_exit() takes the thread off signal->live, then fires sched_process_exit; for the last thread
-//         of a process that is the exit: who it was and how it ended is at hand. But what the thread ran since its last
-//         tick is in no sum yet, and giving back its memory lies ahead: of a short life that is nearly all. So time is
-//         taken when sched_process_free fires: the thread has left the processor for good and was reaped, and
-//         release_task() has added it to signal_struct. Of a process the first thread is let go of last.
-// Cost:   bench_exits. Counters of this processor's own; a record only when a reader wants it: written at the exit, while
-//         its source is in the cache, and settled in place.
+// Source: kernel/exit.c. do_exit() takes the thread off signal->live, then fires sched_process_exit; for the last
+//         thread of a process that is the exit: who it was, how it ended and what it is known to have used is at hand.
+//         But what the thread ran since its last tick is in no sum yet, and giving back its memory lies ahead: of a
+//         short life that is nearly all. The rest is added when sched_process_free fires: the thread has left the
+//         processor for good and was reaped, and release_task() has added it to signal_struct. Of a process the first
+//         thread is let go of last. Threads that end before their process are in signal_struct until it ends.
+// Cost:   bench_exits. Counters of this processor's own; a record only when a reader wants it: written at the exit,
+//         while its source is in the cache, and settled in place.
 #include "kernel.h"
 
 #include <bpf/bpf_core_read.h>
@@ -26,11 +27,14 @@ struct {
     __type(value, struct ExitRaw);
 } records SEC(".maps");
 
-// Where the record is of the process that exited last with this pid modulo the number of records.
+// The process that exited last with this pid modulo the number of records: where its record is, what was counted.
 struct whereabouts {
     __u64 number;
-    __u64 start;  // tells exits that were counted from those that were not
+    __u64 start;        // tells exits that were counted from those that were not
+    __u64 released_ns;  // by threads that were let go of before
+    __u64 counted_ns;
     int pid;
+    unsigned int threads;  // that were not; 1 = the one that exits
 };
 
 struct {
@@ -51,7 +55,7 @@ static __always_inline struct whereabouts* whereabouts_of(struct task_struct* ta
     return bpf_map_lookup_elem(&exited, &slot);
 }
 
-static __always_inline void add(unsigned long long* counter, unsigned long long value) {
+static __always_inline void add(unsigned long long* counter, __u64 value) {
     if (value) __sync_fetch_and_add(counter, value);
 }
 
@@ -65,9 +69,9 @@ static __always_inline void write_record(struct task_struct* task, struct wherea
     if (!record) return;
     where->number = number;
     record->settled = 0;
-    record->cpu_ns = signal->sum_sched_runtime;
-    record->threads = signal->nr_threads;
+    record->cpu_ns = where->counted_ns;
     record->pid = task->tgid;
+    record->parent = leader->real_parent->tgid;
     record->start_ns = leader->start_boottime;
     record->lived_ns = lived;
     record->rss_pages_max = signal->maxrss;
@@ -76,18 +80,12 @@ static __always_inline void write_record(struct task_struct* task, struct wherea
     record->system_ticks_ns = signal->stime + task->stime;
     record->read_bytes = signal->ioac.read_bytes + task->ioac.read_bytes;
     record->write_bytes = signal->ioac.write_bytes + task->ioac.write_bytes;
-    record->parent = leader->real_parent->tgid;
     record->status = status;
     __builtin_memcpy(record->name, leader->comm, sizeof record->name);
     (void)__sync_lock_test_and_set(&record->number, number + 1);
 }
 
-static __always_inline int thread_exits(struct task_struct* task, bool last, bool perhaps_another) {
-    struct ExitLine* line = line_of_this_processor();
-    add(&line->user_ticks_ns, task->utime);
-    add(&line->read_bytes, task->ioac.read_bytes);
-    add(&line->write_bytes, task->ioac.write_bytes);
-    if (!last) return 0;
+static __always_inline int process_ends(struct task_struct* task, bool perhaps_another) {
     struct signal_struct* signal = task->signal;
     struct task_struct* leader = task->group_leader;
     struct whereabouts* where = whereabouts_of(task);
@@ -97,12 +95,26 @@ static __always_inline int thread_exits(struct task_struct* task, bool last, boo
         __u64 before = where->start;
         if (before == start || __sync_val_compare_and_swap(&where->start, before, start) != before) return 0;
     }
-    where->pid = task->tgid;
+    __u64 released_ns = signal->sum_sched_runtime;
+    __u64 counted_ns = released_ns + task->se.sum_exec_runtime;
+    unsigned int threads = signal->nr_threads;
     where->number = ~0ULL;
+    where->released_ns = released_ns;
+    where->counted_ns = counted_ns;
+    where->threads = threads;
+    where->pid = task->tgid;
+
     unsigned int status = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : task->exit_code;
     int reason = status & 0x7f ? kExitSignal : status ? kExitFailure : kExitSuccess;
     __u64 lived = bpf_ktime_get_ns() - leader->start_time;
+    struct ExitLine* line = line_of_this_processor();
     add(&line->exits[reason][lived < ARGUS_SHORT_LIVED_NS], 1);
+    add(&line->cpu_ns, counted_ns);
+    if (threads == 1) {  // else when all have been added up
+        add(&line->user_ticks_ns, signal->utime + task->utime);
+        add(&line->read_bytes, signal->ioac.read_bytes + task->ioac.read_bytes);
+        add(&line->write_bytes, signal->ioac.write_bytes + task->ioac.write_bytes);
+    }
     if (shared.records_wanted) write_record(task, where, lived, status);
     return 0;
 }
@@ -110,34 +122,38 @@ static __always_inline int thread_exits(struct task_struct* task, bool last, boo
 // Linux >= 6.16 says which thread is the last.
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(process_exits, struct task_struct* task, bool group_dead) {
-    return thread_exits(task, group_dead, false);
+    return group_dead ? process_ends(task, false) : 0;
 }
 
 // Before: two last threads that exit at once may both find themselves the last; the first to say so is.
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(exits_old, struct task_struct* task) {
-    return thread_exits(task, task->signal->live.counter == 0, true);
+    return task->signal->live.counter == 0 ? process_ends(task, true) : 0;
 }
 
 SEC("tp_btf/sched_process_free")
 int BPF_PROG(task_is_freed, struct task_struct* task) {
-    struct ExitLine* line = line_of_this_processor();
-    __u64 cpu_ns = task->se.sum_exec_runtime;
-    add(&line->cpu_ns, cpu_ns);
     if (task->pid != task->tgid) return 0;
     struct whereabouts* where = whereabouts_of(task);
     if (!where || where->pid != task->tgid) return 0;
     where->pid = 0;
+    struct ExitLine* line = line_of_this_processor();
+    struct signal_struct* signal = where->threads == 1 ? 0 : task->signal;  // alone, it is not looked at: it is far
+    __u64 cpu_ns = signal ? signal->sum_sched_runtime : where->released_ns + task->se.sum_exec_runtime;
+    __u64 counted_ns = where->counted_ns;
+    if (cpu_ns > counted_ns) add(&line->cpu_ns, cpu_ns - counted_ns);
+    if (signal) {
+        add(&line->user_ticks_ns, signal->utime);
+        add(&line->read_bytes, signal->ioac.read_bytes);
+        add(&line->write_bytes, signal->ioac.write_bytes);
+    }
     add(&line->released, 1);
     __u64 number = where->number;
     __u32 slot = number & (kExitRecords - 1);
     struct ExitRaw* record = bpf_map_lookup_elem(&records, &slot);
     if (!record || record->number != number + 1) return 0;
-    if (record->threads == 1) {  // this one: the others were in the sum
-        record->cpu_ns += cpu_ns;
-    } else {
-        struct signal_struct* signal = task->signal;
-        record->cpu_ns = signal->sum_sched_runtime;
+    if (cpu_ns > counted_ns) record->cpu_ns = cpu_ns;
+    if (signal) {
         record->user_ticks_ns = signal->utime;
         record->system_ticks_ns = signal->stime;
         record->read_bytes = signal->ioac.read_bytes;

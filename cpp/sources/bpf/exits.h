@@ -1,5 +1,5 @@
-// What exits.bpf.c writes and exits.cpp reads, byte for byte: the counters and the records of exits, both memory that is
-// mapped. Plain C types, so that both compilers agree on it.
+// What exits.bpf.c writes and exits.cpp reads, byte for byte: the counters and the records of exits, both in memory
+// that is mapped. Plain C types, so that both compilers agree on it.
 #ifndef ARGUS_SOURCES_BPF_EXITS_H
 #define ARGUS_SOURCES_BPF_EXITS_H
 
@@ -17,10 +17,10 @@ enum {
 // Counters of the processors that share a line; each only grows. Two cache lines, so that no other's are touched.
 struct ExitLine {
     unsigned long long exits[kExitReasons][2];  // processes; [1]: that lived less than ARGUS_SHORT_LIVED_NS
-    unsigned long long user_ticks_ns;           // of all threads that exited, up to there: sampled by the kernel's tick
-    unsigned long long read_bytes;              // of all threads that exited: fetched from and sent to storage
+    unsigned long long cpu_ns;                  // of processes that exited; exact once released
+    unsigned long long user_ticks_ns;           // sampled by the kernel's tick
+    unsigned long long read_bytes;              // fetched from and sent to storage
     unsigned long long write_bytes;
-    unsigned long long cpu_ns;                  // of all threads that were let go of: exact, to the end
     unsigned long long released;                // processes that exited and were let go of
     unsigned long long unused[5];
 };
@@ -36,9 +36,9 @@ struct ExitShared {
 struct ExitRaw {
     unsigned long long number;   // + 1, written last
     unsigned long long settled;  // 1 = the kernel has let go of the process, and cpu_ns is all it used
-    unsigned long long cpu_ns;   // before: of threads that were let go of at the exit
-    unsigned int threads;        // that were not, at the exit
+    unsigned long long cpu_ns;
     int pid;
+    int parent;
     unsigned long long start_ns;  // since boot
     unsigned long long lived_ns;
     unsigned long long rss_pages_max;
@@ -47,10 +47,9 @@ struct ExitRaw {
     unsigned long long system_ticks_ns;
     unsigned long long read_bytes;
     unsigned long long write_bytes;
-    int parent;
-    unsigned int status;  // as wait() gives it
     char name[16];
-    unsigned long long unused;
+    unsigned int status;  // as wait() gives it
+    unsigned int unused[3];
 };
 
 #endif

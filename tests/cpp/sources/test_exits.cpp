@@ -108,8 +108,8 @@ struct Live {
             for (std::size_t i = 0; i < count; ++i) records[some[i].pid].push_back(some[i]);
         }
     }
-    // Until there is a record of each: the kernel lets go of a task some milliseconds after it was reaped. Where it runs
-    // no program while it does, the source gives the record up as unsettled after ten seconds.
+    // Until there is a record of each: the kernel lets go of a task some milliseconds after it was reaped. Where it
+    // runs no program while it does, the source gives the record up as unsettled after ten seconds.
     bool saw(const std::vector<std::int32_t>& pids) {
         const SystemClock clock;
         const Nanos deadline = clock.mono() + 15 * kSecond;
@@ -480,6 +480,35 @@ TEST_CASE("exits: processor time of the gone never falls and both modes add up")
     }
     REQUIRE(live.saw(pids));
     CHECK(live.memory.at(user) + live.memory.at(system) >= first + 0.03);  // of those that the kernel told of
+}
+
+TEST_CASE("exits: the sums are those of the processes that ended, not of threads whose process lives on") {
+    Live live;
+    if (!live.open(bpf)) return;
+    const auto gone = [&] {
+        return live.memory.at("system.process.exited.cpu.time{cpu.mode=user}") +
+               live.memory.at("system.process.exited.cpu.time{cpu.mode=system}");
+    };
+    live.records.clear();
+    const double before = gone();
+    std::thread([] { burn(400 * kMillisecond); }).join();
+    (void)reap(start([] { burn(50 * kMillisecond); }));
+    // What ended just now has no record yet, so they agree a moment later.
+    const SystemClock clock;
+    const Nanos deadline = clock.mono() + 20 * kSecond;
+    double recorded = 0;
+    do {
+        usleep(20'000);
+        live.poll();
+        recorded = 0;
+        for (const auto& [pid, list] : live.records) {
+            for (const ExitRecord& record : list) {
+                recorded += static_cast<double>(record.cpu_user_ns + record.cpu_system_ns) * 1e-9;
+            }
+        }
+    } while (std::abs(gone() - before - recorded) > 0.1 && clock.mono() < deadline);
+    CHECK(recorded >= 0.04);
+    CHECK(std::abs(gone() - before - recorded) <= 0.1);
 }
 
 }  // namespace argus::test
