@@ -267,7 +267,8 @@ void BpfProcesses::put_cpu(ProcessTable& out, const Block& block) noexcept {
 void BpfProcesses::put_counters(ProcessTable& out, const Block& block) const noexcept {
     using enum ProcessColumn;
     const auto put = [&](ProcessColumn column, auto member) {
-        block.fill(out, column, [member](const argus_process_record& r) { return whole(r) ? number(r.*member) : kNaN; });
+        block.fill(out, column,
+                   [member](const argus_process_record& r) { return whole(r) ? number(r.*member) : kNaN; });
     };
     put(minor_faults, &argus_process_record::minor_faults);
     put(major_faults, &argus_process_record::major_faults);
