@@ -272,10 +272,10 @@ HOST_KILL: int = 1
 HOST_LOCKDOWN: int = 2
 NARROWER: int = 4
 PROCESS_COLUMNS: dict[str, typing.Any] = {
-    "cpu_user_s": ("s", "processor time in user mode since start"),
-    "cpu_system_s": ("s", "processor time in kernel mode since start"),
+    "cpu_user_s": ("s", "processor time in user mode since start, all threads"),
+    "cpu_system_s": ("s", "processor time in kernel mode since start, all threads"),
     "cpu_utilization": ("1", "processors used since the previous read; NaN at first sight"),
-    "rss_bytes": ("By", "resident memory"),
+    "rss_bytes": ("By", "resident memory; tier bpf: as of the processors' last handing over, a few hundred KiB each"),
     "virtual_bytes": ("By", "address space"),
     "shared_bytes": ("By", "resident memory backed by files or shared memory"),
     "minor_faults": ("{fault}", "page faults served without reading a disk"),
@@ -284,9 +284,22 @@ PROCESS_COLUMNS: dict[str, typing.Any] = {
     "write_bytes": ("By", "bytes written to storage"),
     "read_chars": ("By", "bytes read by system calls, also from caches and pipes"),
     "write_chars": ("By", "bytes written by system calls"),
-    "voluntary_switches": ("{switch}", "context switches of the main thread that gave the processor up"),
-    "involuntary_switches": ("{switch}", "context switches of the main thread that was preempted"),
-    "run_delay_s": ("s", "time the main thread was ready and waited for a processor"),
+    "voluntary_switches": (
+        "{switch}",
+        "context switches that gave the processor up: of all threads in tier bpf, of the main thread in the others",
+    ),
+    "involuntary_switches": (
+        "{switch}",
+        "context switches by preemption: of all threads in tier bpf, of the main thread in the others",
+    ),
+    "run_delay_s": (
+        "s",
+        "time ready and waiting for a processor: of all live threads in tier bpf, of the main thread in the others",
+    ),
+    "rss_anon_bytes": ("By", "resident memory that no file backs"),
+    "rss_file_bytes": ("By", "resident memory of mapped files"),
+    "rss_shmem_bytes": ("By", "resident shared memory"),
+    "swap_bytes": ("By", "memory swapped out"),
 }
 REJECT_REASONS: tuple[typing.Any, ...] = (
     "malformed",

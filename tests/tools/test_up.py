@@ -113,7 +113,9 @@ def test_without_root_the_one_line_is_printed_and_nothing_is_run(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a command was run"))
     with pytest.raises(up.Failed) as caught:
         up.ensure_packages(Machine(commands=("apt-get",), files=()), for_tests=False)
-    assert "\n    sudo apt-get install -y --no-install-recommends g++ python3-dev clang libbpf-dev\n" in str(caught.value)
+    assert "\n    sudo apt-get install -y --no-install-recommends g++ python3-dev clang libbpf-dev\n" in str(
+        caught.value
+    )
 
 
 def test_a_missing_wanted_package_is_a_notice(capsys):

@@ -21,7 +21,8 @@ namespace {
 
 constexpr Error kNoObject{Errc::unavailable, 0,
                           "BPF: this build holds no compiled BPF object (clang and libbpf-dev were not there)"};
-constexpr Error kNoLibrary{Errc::unavailable, 0, "BPF: libbpf.so.1 is not installed, or lacks a function of libbpf 1.0"};
+constexpr Error kNoLibrary{Errc::unavailable, 0,
+                           "BPF: libbpf.so.1 is not installed, or lacks a function of libbpf 1.0"};
 constexpr Error kNoBtf{Errc::unavailable, ENOENT,
                        "BPF: sys/kernel/btf/vmlinux is not there: a kernel without CONFIG_DEBUG_INFO_BTF"};
 constexpr Error kNoCapability{Errc::permission, EPERM, "BPF: not permitted: needs CAP_BPF and CAP_PERFMON"};

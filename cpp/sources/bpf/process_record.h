@@ -6,6 +6,9 @@
 #define ARGUS_PROCESS_LONG_NAME 1u  // flags: full_name holds the name, else comm does
 #define ARGUS_PROCESS_TORN 2u       // flags: threads ended while they were summed, each time it was tried
 #define ARGUS_PROCESS_MEMORY 4u     // flags: has an address space
+#define ARGUS_PROCESS_WORKS 8u      // flags: a kernel worker, at `work` now
+#define ARGUS_PROCESS_WORKED 16u    // flags: a kernel worker, at `work` last, if that is not empty
+#define ARGUS_PROCESS_NAMED 32u     // flags: a kernel thread whose name has been looked for
 
 struct argus_process_record {
     unsigned long long start_boottime_ns;
@@ -21,7 +24,8 @@ struct argus_process_record {
     int pid, ppid, nr_threads, static_prio, last_cpu;
     unsigned int uid, state, flags;
     char comm[16];
-    unsigned char unused[40];
+    char work[32];
+    unsigned char unused[8];
     char full_name[ARGUS_PROCESS_NAME_BYTES];  // a cache line of its own: few processes need it
 };
 

@@ -14,7 +14,7 @@
 char LICENSE[] SEC("license") = "GPL";  // the kernel lends the functions below to programs under the GPL only
 
 enum { kAllProcesses = 0, kThreadsOfProcess = 2 };
-enum { kTries = 4 };
+enum { kTries = 3 };
 
 struct bpf_iter_task {
     __u64 opaque[3];
@@ -25,6 +25,7 @@ extern struct task_struct* bpf_iter_task_next(struct bpf_iter_task* it) __ksym;
 extern void bpf_iter_task_destroy(struct bpf_iter_task* it) __ksym;
 extern struct task_struct* bpf_task_acquire(struct task_struct* task) __ksym;
 extern void bpf_task_release(struct task_struct* task) __ksym;
+extern void* bpf_rdonly_cast(const void* object, __u32 type_id) __ksym;
 extern void bpf_rcu_read_lock(void) __ksym;
 extern void bpf_rcu_read_unlock(void) __ksym;
 
@@ -89,24 +90,29 @@ static __always_inline void add_ended(struct argus_process_record* r, struct sig
     r->involuntary_switches += ended->nivcsw;
 }
 
-// As /proc/PID/stat shows them: workers with what they work on, long names in full.
-static __always_inline bool name_kernel_thread(struct argus_process_record* r, struct task_struct* t) {
-    struct kthread* thread = (struct kthread*)t->worker_private;
+// What /proc/PID/stat shows beyond comm: long names in full, and what a worker works on. A function of its own, so that
+// the verifier forgets which way it went.
+static __noinline int name_kernel_thread(struct argus_process_record* r, struct task_struct* u) {
+    struct kthread* thread = (struct kthread*)u->worker_private;
     char* full_name = 0;
-    if (!thread) return false;
+    if (!thread) return 0;
     if (bpf_core_field_exists(thread->full_name)) full_name = BPF_CORE_READ(thread, full_name);
-    __builtin_memset(r->full_name, 0, sizeof r->full_name);
-    long size = full_name ? bpf_probe_read_kernel_str(r->full_name, sizeof r->full_name, full_name)
-                          : bpf_probe_read_kernel_str(r->full_name, sizeof r->full_name, t->comm);
-    if (!(t->flags & PF_WQ_WORKER)) return true;
+    if (full_name) {
+        __builtin_memset(r->full_name, 0, sizeof r->full_name);
+        bpf_probe_read_kernel_str(r->full_name, sizeof r->full_name, full_name);
+        r->flags |= ARGUS_PROCESS_LONG_NAME;
+    }
+    if (!(u->flags & PF_WQ_WORKER)) return 0;
     struct worker* worker = (struct worker*)BPF_CORE_READ(thread, data);
-    if (!worker || !BPF_CORE_READ(worker, pool) || size < 1 || size > 31) return true;
-    char* at = r->full_name + size;
-    if (bpf_probe_read_kernel_str(at, 32, &worker->desc) > 1) at[-1] = BPF_CORE_READ(worker, current_work) ? '+' : '-';
-    return true;
+    if (!worker || !BPF_CORE_READ(worker, pool)) return 0;
+    bpf_probe_read_kernel_str(r->work, sizeof r->work, &worker->desc);
+    r->flags |= BPF_CORE_READ(worker, current_work) ? ARGUS_PROCESS_WORKS : ARGUS_PROCESS_WORKED;
+    return 0;
 }
 
-static __always_inline void add_memory(struct argus_process_record* r, struct mm_struct* mm) {
+static __always_inline void add_memory(struct argus_process_record* r, struct task_struct* u) {
+    struct mm_struct* mm = u->mm;
+    if (!mm) return;
     r->virtual_pages = mm->total_vm;
     r->file_pages = mm->rss_stat[0].count;
     r->anon_pages = mm->rss_stat[1].count;
@@ -115,30 +121,35 @@ static __always_inline void add_memory(struct argus_process_record* r, struct mm
     r->flags |= ARGUS_PROCESS_MEMORY;
 }
 
-static __always_inline void describe(struct argus_process_record* r, struct task_struct* t,
+// `u` is `t` as a pointer that the verifier does not trust. Of a trusted one it looks up, by name in all types of the
+// kernel, whether each pointer in it can be trusted too: seconds, each time the program is loaded.
+static __always_inline void describe(struct argus_process_record* r, struct task_struct* t, struct task_struct* u,
                                      struct signal_struct* signal) {
     const __u64 start = t->start_boottime;
     // Names of kernel threads are dear to read, and only those of workers change.
-    const bool named = (r->flags & ARGUS_PROCESS_LONG_NAME) && !(t->flags & PF_WQ_WORKER) && r->pid == t->tgid &&
-                       r->start_boottime_ns == start;
+    const bool named = (r->flags & ARGUS_PROCESS_NAMED) && r->pid == t->tgid && r->start_boottime_ns == start &&
+                       !(t->flags & PF_WQ_WORKER);
     r->start_boottime_ns = start;
     r->pid = t->tgid;
-    r->ppid = t->real_parent->tgid;
+    r->ppid = u->real_parent->tgid;
     r->nr_threads = signal->nr_threads;
     r->adjusted_utime_ns = signal->prev_cputime.utime;
     r->adjusted_stime_ns = signal->prev_cputime.stime;
     r->static_prio = t->static_prio;
     r->last_cpu = bpf_core_field_exists(t->thread_info.cpu) ? (__s32)t->thread_info.cpu : -1;
-    r->uid = t->real_cred->uid.val;
+    r->uid = u->real_cred->uid.val;
     // One word for user space to print: the exit states lie in bits of their own.
     r->state = t->__state | (__u32)t->exit_state;
-    r->cgroup_id = t->cgroups->dfl_cgrp->kn->id;
-    r->flags = 0;
-    struct mm_struct* mm = t->mm;
+    r->cgroup_id = u->cgroups->dfl_cgrp->kn->id;
     if (t->flags & PF_KTHREAD) {
-        if (named || name_kernel_thread(r, t)) r->flags = ARGUS_PROCESS_LONG_NAME;
-    } else if (mm) {
-        add_memory(r, mm);
+        if (!named) {
+            r->flags = ARGUS_PROCESS_NAMED;
+            name_kernel_thread(r, u);
+        }
+        r->flags &= ~ARGUS_PROCESS_TORN;
+    } else {
+        r->flags = 0;
+        add_memory(r, u);
     }
     __builtin_memcpy(r->comm, t->comm, sizeof r->comm);
 }
@@ -148,7 +159,7 @@ static __always_inline __u32 ended_sequence(struct signal_struct* ended) {
 }
 
 // Adds every thread but the first; how many.
-static __always_inline __u32 add_threads(struct argus_process_record* r, struct task_struct* leader) {
+static __noinline __u32 add_threads(struct argus_process_record* r, struct task_struct* leader) {
     struct bpf_iter_task it;
     struct task_struct* t;
     __u32 threads = 0;
@@ -194,8 +205,9 @@ int scan_processes(void* context) {
         __u32 key = processes++;
         struct argus_process_record* r = bpf_map_lookup_elem(&records, &key);
         if (!r) continue;
-        struct signal_struct* signal = t->signal;
-        describe(r, t, signal);
+        struct task_struct* u = bpf_rdonly_cast(t, bpf_core_type_id_kernel(struct task_struct));
+        struct signal_struct* signal = u->signal;
+        describe(r, t, u, signal);
         threads += sum(r, t, signal);
     }
     bpf_iter_task_destroy(&it);

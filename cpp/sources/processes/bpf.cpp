@@ -197,6 +197,22 @@ bool has_memory(const argus_process_record& r) noexcept { return (r.flags & ARGU
 // Counters stay far below 2^63, and signed numbers convert in one instruction.
 double number(unsigned long long value) noexcept { return static_cast<double>(static_cast<long long>(value)); }
 
+// As /proc/PID/stat shows it: kernel workers with what they work on, "+" now or "-" last.
+void put_name(std::array<char, kProcessNameBytes>& out, const argus_process_record& r) noexcept {
+    if ((r.flags & ARGUS_PROCESS_LONG_NAME) != 0) {
+        std::memcpy(out.data(), r.full_name, sizeof r.full_name);
+    } else {
+        std::memcpy(out.data(), r.comm, sizeof r.comm);
+        std::memset(out.data() + sizeof r.comm, 0, out.size() - sizeof r.comm);
+    }
+    if ((r.flags & (ARGUS_PROCESS_WORKS | ARGUS_PROCESS_WORKED)) == 0 || r.work[0] == '\0') return;
+    const std::size_t size = strnlen(out.data(), out.size());
+    if (size == out.size()) return;
+    const std::size_t work = std::min(strnlen(r.work, sizeof r.work), out.size() - size - 1);
+    out[size] = (r.flags & ARGUS_PROCESS_WORKS) != 0 ? '+' : '-';
+    std::memcpy(out.data() + size + 1, r.work, work);
+}
+
 }  // namespace
 
 void BpfProcesses::put_identity(ProcessTable& out, const Block& block) const noexcept {
@@ -217,16 +233,7 @@ void BpfProcesses::put_identity(ProcessTable& out, const Block& block) const noe
     block.fill(out.last_cpu, [](const Record& r) { return r.last_cpu; });
     block.fill(out.uid, [](const Record& r) { return std::int64_t{r.uid}; });
     block.fill(out.cgroup_id, [](const Record& r) { return static_cast<std::int64_t>(r.cgroup_id); });
-    for (std::size_t i = 0; i < block.count; ++i) {
-        const Record& r = *block.records[i];
-        char* name = out.name[block.first + i].data();
-        if ((r.flags & ARGUS_PROCESS_LONG_NAME) != 0) {
-            std::memcpy(name, r.full_name, kProcessNameBytes);
-        } else {
-            std::memcpy(name, r.comm, sizeof r.comm);
-            std::memset(name + sizeof r.comm, 0, kProcessNameBytes - sizeof r.comm);
-        }
-    }
+    for (std::size_t i = 0; i < block.count; ++i) put_name(out.name[block.first + i], *block.records[i]);
 }
 
 void BpfProcesses::put_cpu(ProcessTable& out, const Block& block) noexcept {
@@ -260,7 +267,8 @@ void BpfProcesses::put_cpu(ProcessTable& out, const Block& block) noexcept {
 void BpfProcesses::put_counters(ProcessTable& out, const Block& block) const noexcept {
     using enum ProcessColumn;
     const auto put = [&](ProcessColumn column, auto member) {
-        block.fill(out, column, [member](const argus_process_record& r) { return whole(r) ? number(r.*member) : kNaN; });
+        block.fill(out, column,
+                   [member](const argus_process_record& r) { return whole(r) ? number(r.*member) : kNaN; });
     };
     put(minor_faults, &argus_process_record::minor_faults);
     put(major_faults, &argus_process_record::major_faults);

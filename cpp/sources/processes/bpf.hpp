@@ -1,6 +1,6 @@
-// Tier `bpf` of the process table: one system call runs a BPF program that walks the kernel's own task list and writes a
-// record for each process into memory that is mapped here. No files, no text, no descriptors; threads are summed in the
-// kernel. Needs CAP_BPF, CAP_PERFMON, Linux >= 6.7 with BTF, libbpf.so.1, the initial pid and time namespaces.
+// Tier `bpf` of the process table: one system call runs a BPF program that walks the kernel's own task list and writes
+// a record for each process into memory that is mapped here. No files, no text, no descriptors; threads are summed in
+// the kernel. Needs CAP_BPF, CAP_PERFMON, Linux >= 6.7 with BTF, libbpf.so.1, the initial pid and time namespaces.
 // Cost: bench_processes host_processes_bpf. Memory: 320 B a process in the kernel, twice that in use here.
 // Failure: a table with more than kMaxRecords processes counts the rest as unreadable.
 //

@@ -18,7 +18,8 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr std::size_t kKiB = 1024;
 constexpr std::uint64_t kMaxPid = 1 << 22;          // PID_MAX_LIMIT
 constexpr std::int32_t kWorthAsking = 256;          // numbers given out since; beyond, and beyond half the rows, list
-constexpr Error kForeignRoot{Errc::unavailable, 0, "processor clocks are of this machine's processes: proc must be /proc"};
+constexpr Error kForeignRoot{Errc::unavailable, 0,
+                             "processor clocks are of this machine's processes: proc must be /proc"};
 constexpr Error kForeignPids{Errc::unavailable, 0,
                              "proc/self: expected the pid of this process; proc belongs to another pid namespace"};
 

@@ -1,9 +1,9 @@
 // Tiers `gated` and `taskstats` of the process table: read only what ran. The processor clock of a process (one cheap
 // system call, any user, no descriptor) tells to the nanosecond whether any of its threads ran since it was last read;
 // if none did, nothing it does itself can have changed, and its row stands.
-// Source: man clock_getcpuclockid(3); /proc/PID/{stat,statm,io} on kept descriptors, status and schedstat at first sight;
-// /proc/loadavg, whose last field is the pid given out last: new processes are found without listing /proc, which would
-// cost more than the clocks.
+// Source: man clock_getcpuclockid(3); /proc/PID/{stat,statm,io} on kept descriptors, status and schedstat at first
+// sight; /proc/loadavg, whose last field is the pid given out last: new processes are found without listing /proc,
+// which would cost more than the clocks.
 // Cost: bench_processes host_processes_gated. Memory: about 13 KiB in the kernel for each process with kept
 // descriptors, and those are at most kKeptMax processes and half of RLIMIT_NOFILE.
 // Failure: as tier `tree`. Without descriptors left, processes that run are read without keeping any.

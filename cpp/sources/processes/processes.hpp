@@ -1,6 +1,7 @@
-// The process table: the newest values of every process, as columns. It is read by one of four tiers, the best that works
-// here (see scanner.hpp): `bpf` one system call for all, `taskstats` and `gated` the files of processes that ran, `tree` a
-// walk of the proc tree that works for any user, on any proc root and on fixture trees. All give the same numbers.
+// The process table: the newest values of every process, as columns. It is read by one of four tiers, the best that
+// works here (see scanner.hpp): `bpf` one system call for all, `taskstats` and `gated` the files of processes that ran,
+// `tree` a walk of the proc tree that works for any user, on any proc root and on fixture trees. All give the same
+// numbers.
 // Source: /proc/PID/{stat,statm,schedstat,io,status}; man proc_pid_stat(5) and relatives, kernel
 // Documentation/filesystems/proc.rst.
 // Identity of a process is (pid, start time): a reused pid is another process. Names are raw, untrusted bytes.

@@ -1,6 +1,7 @@
-// Accounting of single tasks by generic netlink, many in one system call: what /proc/PID/io and status tell, at a sixth of
-// the price. Of one thread, not of a process; bytes are whole KiB.
-// Source: kernel Documentation/accounting/taskstats.rst; CONFIG_TASKSTATS, CONFIG_TASK_XACCT, CONFIG_TASK_IO_ACCOUNTING.
+// Accounting of single tasks by generic netlink, many in one system call: what /proc/PID/io and status tell, at a sixth
+// of the price. Of one thread, not of a process; bytes are whole KiB.
+// Source: kernel Documentation/accounting/taskstats.rst; CONFIG_TASKSTATS, CONFIG_TASK_XACCT,
+// CONFIG_TASK_IO_ACCOUNTING.
 // Needs CAP_NET_ADMIN in the initial namespaces.
 // Cost: about 2 us a task in batches of kBatch. Never waits: the kernel answers inside the sending call.
 #pragma once

@@ -211,13 +211,27 @@ def _processes(config: Config) -> Iterator[Finding]:
     if not config.processes.enabled:
         yield _partial("processes", "switched off by the configuration", "set processes.enabled = true")
         return
-    table = Processes(proc=config.host.proc).read()
+    processes = Processes(tier=config.processes.tier, proc=config.host.proc)
+    table = processes.read()
     pids = len(table["pid"])
     tier = str(table["tier"][0]) if pids else "none"
     readable = sum(1 for bits in table["valid"].tolist() if bits & _IO_VALID)
     yield _count("processes", pids, pids, f"rows read by tier '{tier}'", "mount procfs at host.proc")
+    if config.host.proc == "/proc" and config.processes.tier == "auto":
+        names = [found.name for found in processes.tiers]
+        better = [found for found in processes.tiers[: names.index(tier)] if not found.available]
+        yield _tier(tier, [(found.name, found.reason) for found in better])
     fix = "run the collector as root or with CAP_SYS_PTRACE to read the I/O of other users' processes"
     yield _count("process I/O", readable, pids, "processes show their I/O", fix)
+
+
+def _tier(tier: str, better: list[tuple[str, str]]) -> Finding:
+    """Whether the process table is read in the best way there is."""
+    if not better:
+        return _ok("process tier", f"'{tier}', the best there is")
+    parts = [(name, *reason.partition("; ")) for name, reason in better]
+    why = ", ".join(f"'{name}' is not available ({cause})" for name, cause, _, _ in parts)
+    return _partial("process tier", f"'{tier}' works, dearer: {why}", parts[0][3])
 
 
 def _proc_mount(config: Config) -> Iterator[Finding]:

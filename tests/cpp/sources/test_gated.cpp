@@ -329,7 +329,7 @@ TEST_CASE("gated: kept files close the least recently used, and keep none whose 
 TEST_CASE("taskstats: one task's account is what its files say; a pid that is none has none") {
     auto opened = sources::Taskstats::open();
     if (!opened) {
-        MESSAGE("left out: ", opened.error().what);
+        MESSAGE("left out: ", std::string(opened.error().what));
         return;
     }
     const pid_t child = fork();

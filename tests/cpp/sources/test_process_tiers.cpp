@@ -151,7 +151,7 @@ ThreadSums sum_threads(std::int32_t pid) {
 std::unique_ptr<sources::ProcessScanner> open_tier(Tier tier) {
     auto made = sources::make_scanner(tier, {}, system_io(), kClock);
     if (!made) {
-        MESSAGE("left out: ", made.error().what);
+        MESSAGE("left out: ", std::string(made.error().what));
         return nullptr;
     }
     return std::move(*made);

@@ -38,7 +38,9 @@ def opened(tier: str) -> Processes:
 @pytest.fixture
 def stopped() -> Iterator[list[int]]:
     """Processes that stand still, some with threads."""
-    script = "import threading,time,os,signal\n[threading.Thread(target=time.sleep,args=(600,)).start() for _ in range(%d)]"
+    script = (
+        "import threading,time,os,signal\n[threading.Thread(target=time.sleep,args=(600,)).start() for _ in range(%d)]"
+    )
     children = [
         subprocess.Popen([sys.executable, "-c", f"{script % threads}\nos.kill(os.getpid(), signal.SIGSTOP)"])
         for threads in (0, 0, 3)

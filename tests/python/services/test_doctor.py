@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -41,12 +41,20 @@ class _Host:
         return msgspec.defstruct("Sample", [("names", list), ("values", Any)])(["a", "b"], np.array([1.0, np.nan]))
 
 
+class _Tier(NamedTuple):
+    name: str
+    available: bool
+    reason: str
+
+
 class _Processes:
+    tiers = (_Tier("bpf", False, "BPF: not permitted; run with CAP_BPF"), _Tier("gated", True, ""))
+
     def __init__(self, tier: str = "auto", proc: str = "/proc") -> None:
         pass
 
     def read(self) -> dict[str, Any]:
-        return {"pid": np.arange(4), "tier": np.full(4, "tree"), "valid": np.array([7, 3, 3, 3], np.uint32)}
+        return {"pid": np.arange(4), "tier": np.full(4, "gated"), "valid": np.array([7, 3, 3, 3], np.uint32)}
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +102,14 @@ def test_a_source_switched_off_is_no_silent_gap(config):
 def test_unreadable_io_is_counted_over_all_processes(config):
     found = findings(config)["process I/O"]
     assert (Seen.PARTIAL, 1, 4) == (found.state, found.seen, found.total)
+
+
+def test_a_cheaper_way_to_read_processes_is_told_with_its_fix(config, engine, monkeypatch):
+    found = findings(config)["process tier"]
+    assert (Seen.PARTIAL, "run with CAP_BPF") == (found.state, found.fix)
+    assert "'gated' works, dearer: 'bpf' is not available (BPF: not permitted)" == found.detail
+    monkeypatch.setattr(engine.Processes, "tiers", (_Tier("gated", True, ""),))
+    assert Seen.OK is findings(config)["process tier"].state
 
 
 def test_a_check_that_fails_is_a_finding(config, engine, monkeypatch):

@@ -4,6 +4,8 @@
 #include <dlfcn.h>
 #include <doctest/doctest.h>
 
+#include <string>
+
 #include "sources/bpf/loader.hpp"
 
 namespace argus::test {
@@ -18,7 +20,7 @@ inline bool library_there() {
 inline bool bpf_works() {
     auto object = sources::bpf::Object::open(sources::bpf::compiled("processes"), "argus_probe");
     Result<bool> loaded = object ? object->load() : Result<bool>(object.error());
-    if (!loaded) MESSAGE("left out: ", loaded.error().what);
+    if (!loaded) MESSAGE("left out: ", std::string(loaded.error().what));
     return loaded.ok();
 }
 
