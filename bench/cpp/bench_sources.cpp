@@ -91,7 +91,7 @@ bool bench_processes() {
 }
 
 // Files in the folders of `folder` whose name ends so: what this machine has of them.
-void find(const std::string& folder, const std::string& end, std::vector<std::string>& out) {
+void files_in(const std::string& folder, const std::string& end, std::vector<std::string>& out) {
     std::error_code none;
     for (const auto& device : std::filesystem::directory_iterator(folder, none)) {
         for (const auto& file : std::filesystem::directory_iterator(device.path(), none)) {
@@ -104,7 +104,7 @@ std::vector<std::string> frequency_files() {
     const std::string cpus = "/sys/devices/system/cpu";
     std::vector<std::string> out;
     for (const char* kind : {"cur", "min", "max"}) {
-        find(cpus + "/cpufreq", std::string("scaling_") + kind + "_freq", out);
+        files_in(cpus + "/cpufreq", std::string("scaling_") + kind + "_freq", out);
     }
     if (out.empty()) return {cpus + "/online", "/proc/cpuinfo"};
     std::error_code none;
@@ -118,10 +118,10 @@ std::vector<std::string> frequency_files() {
 
 std::vector<std::string> sensor_files() {
     std::vector<std::string> out;
-    find("/sys/class/thermal", "temp", out);
-    find("/sys/class/hwmon", "_input", out);
-    find("/sys/class/powercap", "energy_uj", out);
-    find("/sys/devices/system/edac/mc", "_count", out);
+    files_in("/sys/class/thermal", "temp", out);
+    files_in("/sys/class/hwmon", "_input", out);
+    files_in("/sys/class/powercap", "energy_uj", out);
+    files_in("/sys/devices/system/edac/mc", "_count", out);
     return out;
 }
 
