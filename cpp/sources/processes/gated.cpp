@@ -21,7 +21,7 @@ constexpr std::int32_t kWorthAsking = 256;          // numbers given out since; 
 constexpr Error kForeignRoot{Errc::unavailable, 0,
                              "processor clocks are of this machine's processes: proc must be /proc"};
 constexpr Error kForeignPids{Errc::unavailable, 0,
-                             "proc/self: expected the pid of this process; proc belongs to another pid namespace"};
+                             "proc/self: expected the pid of this process, proc belongs to another pid namespace"};
 
 bool no_descriptor(int negative_errno) noexcept { return negative_errno == -EMFILE || negative_errno == -ENFILE; }
 
@@ -215,9 +215,12 @@ void GatedProcesses::ask_for(std::int32_t first, std::int32_t last) {
     }
     if (fresh_.empty()) return;
     pids_.clear();
-    for (const Row& row : rows_) pids_.push_back(row.record.stat.pid);
-    pids_.insert(pids_.end(), fresh_.begin(), fresh_.end());
-    std::inplace_merge(pids_.begin(), pids_.end() - static_cast<std::ptrdiff_t>(fresh_.size()), pids_.end());
+    auto next = fresh_.begin();
+    for (const Row& row : rows_) {
+        while (next != fresh_.end() && *next < row.record.stat.pid) pids_.push_back(*next++);
+        pids_.push_back(row.record.stat.pid);
+    }
+    pids_.insert(pids_.end(), next, fresh_.end());
     take_list();
 }
 
