@@ -12,27 +12,23 @@
     X(cpu)                \
     X(memory)             \
     X(network)            \
+    X(disk)               \
+    X(filesystem)         \
+    X(storage)            \
+    X(paging)             \
+    X(numa)               \
+    X(slab)               \
+    X(cpufreq)            \
+    X(gpu)                \
+    X(interrupts)         \
+    X(kernel)             \
+    X(self)               \
+    X(thermal)            \
     X(protocols)          \
     X(protocols_extended) \
     X(sockets)            \
     X(softnet)            \
     X(conntrack)          \
-#define ARGUS_SOURCES(X) \
-    X(cpu)               \
-    X(memory)            \
-    X(network)           \
-    X(disk)              \
-    X(filesystem)        \
-    X(storage)           \
-    X(paging)            \
-    X(numa)              \
-    X(slab)              \
-    X(cpufreq)           \
-    X(gpu)               \
-    X(interrupts)        \
-    X(kernel)            \
-    X(self)              \
-    X(thermal)           \
     X(pressure)
 #define ARGUS_DETECTORS(X) X(residual)
 #define ARGUS_AUDITORS(X) X(causal) X(loop) X(budget)
