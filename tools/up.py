@@ -14,6 +14,7 @@ Standard library only.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import hashlib
 import importlib.util
@@ -34,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CMAKE_LEAST = (3, 21)
 GIB_PER_COMPILER = 1.0  # memory that one C++ compilation may need
 PIP_ATTEMPTS = 3
+BPF_COMPILERS = ("clang", *(f"clang-{version}" for version in range(20, 13, -1)))  # as cpp/sources/bpf/embed.cmake
 
 PROBE = (
     "#include <span>\n#include <version>\nint main() { std::span<const int> s; return static_cast<int>(s.size()); }\n"
@@ -67,6 +69,14 @@ class System:
     def has_file(self, path: str) -> bool:
         """Whether a file exists."""
         return Path(path).exists()
+
+    def has_library(self, name: str) -> bool:
+        """Whether a shared library can be loaded."""
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            return False
+        return True
 
     def has_module(self, name: str) -> bool:
         """Whether this interpreter can import a module."""
@@ -125,14 +135,21 @@ def missing_packages(system: System, *, for_tests: bool) -> Missing:
         required.append(_python_package(system, "dev"))
     if not (system.has_module("ensurepip") and system.has_module("venv")):
         required.append(_python_package(system, "venv"))
+    folders = ("/usr/include", "/usr/local/include")
+    # One system call for the whole process table, and every exit: without these Argus reads files instead.
+    if not any(system.which(name) for name in BPF_COMPILERS):
+        wanted.append("clang")
+    if not any(system.has_file(f"{folder}/bpf/bpf_helpers.h") for folder in folders):
+        wanted.append("libbpf-dev")
+    if not system.has_library("libbpf.so.1"):
+        wanted.append("libbpf1")
     if for_tests:
-        folders = ("/usr/include", "/usr/local/include")
         if not any(system.has_file(f"{folder}/doctest/doctest.h") for folder in folders):
             required.append("doctest-dev")
         if system.which("ccache") is None:
             wanted.append("ccache")
         if system.which("clang++") is None:
-            wanted.append("clang")
+            wanted.extend([] if "clang" in wanted else ["clang"])
         elif fuzz_compiler(system) is None:
             wanted.append(_sanitizer_package(system))
     return Missing(required, wanted)
@@ -163,7 +180,8 @@ def ensure_packages(system: System, *, for_tests: bool) -> None:
     if system.is_root and system.which("apt-get"):
         say(f"installing {' '.join(names)}")
         _apt_install(missing.required, must=True)
-        _apt_install(missing.wanted, must=False)
+        for name in missing.wanted:  # one by one: a name that an older release does not know spoils no other
+            _apt_install([name], must=False)
         again = missing_packages(system, for_tests=for_tests)  # clang's run-time library is known once clang is there
         _apt_install([name for name in again.wanted if name not in missing.wanted], must=False)
         missing = missing_packages(system, for_tests=for_tests)

@@ -2,6 +2,8 @@
 // the same files; the bar is 1.5 times that. source_poll/processes: one process of a scan, against
 // the five files of each read so; the bar is 1. source_poll/filesystem: one poll, which waits for its helper thread.
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -12,10 +14,12 @@
 
 #include "engine/catalog.hpp"
 #include "report.hpp"
-#include "sources/processes/processes.hpp"
+#include "sources/processes/tree.hpp"
 #include "sources/source.hpp"
 
 namespace argus::sources {
+extern const SourceDescriptor availability_source;
+}  // namespace argus::sources
 extern const SourceDescriptor filesystem_source;
 }
 
@@ -90,6 +94,31 @@ bool bench_processes() {
                          bare * 1e6, ours <= bare);
 }
 
+// One unit, one process that lives and one port that answers, against the process's file alone.
+bool bench_availability() {
+    const int listening = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    if (::bind(listening, reinterpret_cast<sockaddr*>(&address), size) != 0 || ::listen(listening, 512) != 0) return true;
+    (void)::getsockname(listening, reinterpret_cast<sockaddr*>(&address), &size);
+    const std::string port = "port:127.0.0.1:" + std::to_string(ntohs(address.sin_port));
+    sources::SourceSettings settings;
+    settings.targets = {"unit:ssh.service", "process:bench_sources", port};
+    auto source = sources::availability_source.open({}, system_io(), settings);
+    Count count;
+    const auto first = (*source)->poll(0, count);
+    const bool seen = first.ok() && first.value().emitted >= 9;
+    const double ours = bench::best_of(100, [&] {
+        (void)(*source)->poll(0, count);
+        ::close(::accept(listening, nullptr, nullptr));
+    });
+    const double bare = bench::best_of(100, [] { (void)read_whole("/proc/self/stat"); });
+    ::close(listening);
+    constexpr double kBarUs = 500;
+    return bench::report("source_poll/availability", ours * 1e6, "us", "open, read, close of one stat", ours / bare,
+                         kBarUs, seen && ours * 1e6 <= kBarUs);
 // Files in the folders of `folder` whose name ends so: what this machine has of them.
 void find(const std::string& folder, const std::string& end, std::vector<std::string>& out) {
     std::error_code none;
@@ -166,6 +195,7 @@ int main() {
             if (std::string(descriptor->name) == bench.source) good = bench_source(*descriptor, bench.files) && good;
         }
     }
+    good = bench_availability() && good;
     good = bench_filesystem() && good;
     return bench_processes() && good ? 0 : 1;
 }

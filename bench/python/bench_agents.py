@@ -93,6 +93,7 @@ def flag_latency() -> tuple[float, float, int]:
             f'[state]\nhome = "{folder}/argus-data"\n[budgets]\nsession_usd = "1"\n'
             f'[inlets]\npull = "ipc://{folder}/pull.sock"\nsub = []\nipc = ""\n'
             f'[outlets.zmq]\nendpoint = "ipc://{folder}/out.sock"\nreplay_endpoint = "ipc://{folder}/replay.sock"\n'
+            "[outlets.prometheus]\nenabled = false\n"
         )
         with (folder / "collect.log").open("w") as log:
             collector = subprocess.Popen(

@@ -85,6 +85,7 @@ py::dict processes_to_dict(const sources::ProcessTable& table) {
     out["start_time_ns"] = copy_as(py::dtype::of<std::int64_t>(), table.start_time_ns, rows);
     out["name"] = copy_as(py::dtype("S64"), table.name, rows);
     out["state"] = copy_as(py::dtype("S1"), table.state, rows);
+    out["cgroup_id"] = copy_as(py::dtype::of<std::int64_t>(), table.cgroup_id, rows);
     out["uid"] = copy_as(py::dtype::of<std::int64_t>(), table.uid, rows);
     out["threads"] = copy_as(py::dtype::of<std::int32_t>(), table.threads, rows);
     out["nice"] = copy_as(py::dtype::of<std::int32_t>(), table.nice, rows);

@@ -10,4 +10,5 @@ PYBIND11_MODULE(_core, m) {
     argus::bindings::register_events(m);
     argus::bindings::register_control(m);
     argus::bindings::register_engine(m);
+    argus::bindings::register_exposition(m);
 }

@@ -5,6 +5,8 @@
 #include <pybind11/stl.h>
 
 #include <cmath>
+#include <string>
+#include <tuple>
 
 #include "base/dispatch.hpp"
 #include "bindings/convert.hpp"
@@ -226,7 +228,7 @@ using BurstValues = std::tuple<std::int64_t, std::int64_t, std::int64_t, double>
 std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& sys, const std::string& cgroup,
                                     bool host_plane,
                                     const std::vector<SourceValues>& sources,
-                                    std::pair<bool, std::int64_t> processes, std::int64_t window_ms,
+                                    std::tuple<bool, std::int64_t, std::string> processes, std::int64_t window_ms,
                                     const BurstValues& bursts, const LeafValues& detectors,
                                     const LeafValues& auditors, const LeafValues& criteria,
                                     const std::map<std::string, std::int64_t>& caps_nusd, bool caps_strict,
@@ -239,8 +241,7 @@ std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& 
     for (const auto& [name, enabled, interval, values, targets] : sources) {
         options.host.sources.push_back({name, enabled, interval, {values, targets}});
     }
-    options.host.processes = processes.first;
-    options.host.processes_interval_ms = processes.second;
+    std::tie(options.host.processes, options.host.processes_interval_ms, options.host.process_tier) = processes;
     options.host.max_series = kMaxSeries;
     options.host.window = window_ms * kMillisecond;
     const auto& [burst_interval_ms, burst_length_s, burst_pause_s, stall_share] = bursts;

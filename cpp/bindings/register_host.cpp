@@ -6,6 +6,7 @@
 #include <cstring>
 #include <mutex>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -13,7 +14,7 @@
 #include "bindings/register.hpp"
 #include "engine/catalog.hpp"
 #include "engine/host_reader.hpp"
-#include "sources/processes/processes.hpp"
+#include "sources/processes/scanner.hpp"
 
 namespace argus::bindings {
 namespace {
@@ -72,20 +73,51 @@ private:
 };
 
 class PyProcesses {
-public:
-    explicit PyProcesses(std::string proc) : tree_(std::move(proc), system_io(), kClock) {}
+    // The mutex is waited for only without the GIL, so never a deadlock.
+    template <class Work>
+    auto locked(Work work) {
+        py::gil_scoped_release released;
+        const std::lock_guard lock(mutex_);
+        return work();
+    }
 
-    // One array per column, one row per process, ascending pids. None when the proc root cannot be listed.
+public:
+    PyProcesses(const std::string& proc, const std::string& tier)
+        : tiers_(sources::parse_tier(tier), {proc, "/sys", ""}, system_io(), kClock) {}
+
+    // "" or why no tier can be used.
+    std::string open() {
+        return locked([&] { return tiers_.open().ok() ? std::string() : unavailable(); });
+    }
+
+    // One array per column, one row per process, ascending pids; or the reason, as text, why there is none.
     py::object read() {
         std::unique_lock lock(mutex_, std::defer_lock);
-        bool listed = false;
+        std::string failure;
         {
             py::gil_scoped_release released;
             lock.lock();
-            listed = tree_.scan(table_).ok();
+            if (const auto rows = tiers_.scan(table_); !rows) failure = rows.error().what;
         }
-        if (!listed) return py::none();
+        if (!failure.empty()) return py::str(failure);
         return processes_to_dict(table_);
+    }
+
+    // In use; "" before the first read.
+    std::string tier() {
+        return locked([&] {
+            const auto tier = tiers_.tier();
+            return std::string(tier ? to_string(*tier) : "");
+        });
+    }
+
+    // (name, available, reason), best first.
+    std::vector<std::tuple<std::string, bool, std::string>> tiers() {
+        return locked([&] {
+            std::vector<std::tuple<std::string, bool, std::string>> out;
+            for (auto& s : tiers_.statuses()) out.emplace_back(to_string(s.tier), s.available, std::move(s.reason));
+            return out;
+        });
     }
 
     // Of the last read: what became of processes that have no row, and how many rows were proved unchanged.
@@ -99,7 +131,15 @@ public:
     }
 
 private:
-    sources::ProcessTree tree_;
+    [[nodiscard]] std::string unavailable() const {
+        std::string text;
+        for (const auto& s : tiers_.statuses()) {
+            if (tiers_.forced() == s.tier) text = s.reason;
+        }
+        return text;
+    }
+
+    sources::ProcessTiers tiers_;
     sources::ProcessTable table_;
     std::mutex mutex_;
 };
@@ -112,8 +152,11 @@ void register_host(pybind11::module_& m) {
         .def("read", &PyHost::read)
         .def("missing", &PyHost::missing);
     py::class_<PyProcesses>(m, "Processes")
-        .def(py::init<std::string>(), py::arg("proc"))
+        .def(py::init<std::string, std::string>(), py::arg("proc"), py::arg("tier"))
+        .def("open", &PyProcesses::open)
         .def("read", &PyProcesses::read)
+        .def("tier", &PyProcesses::tier)
+        .def("tiers", &PyProcesses::tiers)
         .def("counts", &PyProcesses::counts);
     py::dict columns;
     for (const auto& column : sources::process_columns()) {

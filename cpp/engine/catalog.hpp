@@ -8,28 +8,32 @@
 #include "detectors/detector.hpp"
 #include "sources/source.hpp"
 
-#define ARGUS_SOURCES(X)  \
+#define ARGUS_SOURCES(X) \
     X(cpu)                \
+    X(cpufreq)            \
     X(memory)             \
-    X(network)            \
-    X(disk)               \
-    X(filesystem)         \
-    X(storage)            \
     X(paging)             \
     X(numa)               \
     X(slab)               \
-    X(cpufreq)            \
-    X(gpu)                \
-    X(interrupts)         \
+    X(pressure)           \
     X(kernel)             \
-    X(self)               \
-    X(thermal)            \
+    X(interrupts)         \
+    X(disk)               \
+    X(filesystem)         \
+    X(storage)            \
+    X(network)            \
     X(protocols)          \
     X(protocols_extended) \
     X(sockets)            \
     X(softnet)            \
     X(conntrack)          \
-    X(pressure)
+    X(cgroup)             \
+    X(exits)              \
+    X(perf)               \
+    X(thermal)            \
+    X(gpu)                \
+    X(availability)       \
+    X(self)
 #define ARGUS_DETECTORS(X) X(residual)
 #define ARGUS_AUDITORS(X) X(causal) X(loop) X(budget)
 

@@ -116,6 +116,7 @@ IngestReport Engine::ingest(std::span<const std::byte> frame, std::uint32_t cred
         const std::size_t before = out.size();
         report = events_.ingest(frame, credential, require_seq, now, out);
         decide(std::span(out).subspan(before));
+        count(std::span(out).subspan(before));
         statistics_.ingest_ns_total += read_clock(CLOCK_MONOTONIC) - start;
     });
     return report;
@@ -137,6 +138,7 @@ void Engine::step(Nanos wall_now, std::vector<Anomaly>& out) {
                 speak(wall_now, out);
             }
         }
+        count(std::span(out).subspan(before));
         ++statistics_.steps;
         statistics_.anomalies += out.size() - before;
         statistics_.step_ns_last = read_clock(CLOCK_MONOTONIC) - start;
@@ -150,6 +152,7 @@ void Engine::finish(Nanos wall_now, std::vector<Anomaly>& out) {
         const std::size_t before = out.size();
         events_.finish(wall_now, out);
         decide(std::span(out).subspan(before));
+        count(std::span(out).subspan(before));
     });
 }
 
@@ -213,6 +216,13 @@ void Engine::decide(std::span<const Anomaly> found) {
             decision->word_raised = true;
         }
         decisions_.push_back(std::move(*decision));
+    }
+}
+
+void Engine::count(std::span<const Anomaly> found) noexcept {
+    for (const Anomaly& anomaly : found) {
+        auto& by_family = statistics_.anomalies_by[static_cast<std::size_t>(anomaly.severity)];
+        ++by_family[static_cast<std::size_t>(anomaly.family)];
     }
 }
 

@@ -2,6 +2,7 @@
 // thread; the wall clock it labels records with is an argument; the only state shared with samplers are their rings.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <span>
@@ -31,6 +32,7 @@ struct EngineOptions {
 struct EngineStatistics {
     std::uint64_t steps = 0;
     std::uint64_t anomalies = 0;
+    std::array<std::array<std::uint64_t, kFamilies>, kSeverities> anomalies_by{};  // of ingest and step alike
     Nanos step_ns_last = 0;
     Nanos step_ns_max = 0;
     Nanos ingest_ns_total = 0;
@@ -94,6 +96,7 @@ private:
     void remember();
     void speak(Nanos wall_now, std::vector<Anomaly>& out);
     void decide(std::span<const Anomaly> found);
+    void count(std::span<const Anomaly> found) noexcept;
     // Runs `work`; a broken invariant marks the engine failed for good, so that its heartbeat stops.
     template <class Work>
     void guarded(Work&& work);

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "sources/processes/scanner.hpp"
 #include "sources/text.hpp"
 
 namespace argus::engine {
@@ -53,13 +54,15 @@ private:
 
 class ProcessTask final : public Task {
 public:
-    ProcessTask(Nanos interval, const sources::Roots& roots, const Io& io, const Clock& clock,
+    ProcessTask(Nanos interval, const HostOptions& options, const Io& io, const Clock& clock,
                 ring::Snapshot<sources::ProcessTable>& tables)
-        : Task("processes", interval), tree_(roots.proc, io, clock), tables_(&tables) {}
+        : Task("processes", interval),
+          tiers_(sources::parse_tier(options.process_tier), options.roots, io, clock),
+          tables_(&tables) {}
 
     [[nodiscard]] Result<sources::PollReport> poll(Nanos, RingEmit&) override {
         sources::ProcessTable& table = tables_->back();
-        const auto rows = tree_.scan(table);
+        const auto rows = tiers_.scan(table);
         if (!rows) return rows.error();
         const sources::PollReport report{*rows, table.malformed};
         tables_->publish();
@@ -67,7 +70,7 @@ public:
     }
 
 private:
-    sources::ProcessTree tree_;
+    sources::ProcessTiers tiers_;
     ring::Snapshot<sources::ProcessTable>* tables_;
 };
 
@@ -135,7 +138,7 @@ HostPlane::HostPlane(HostOptions options, std::span<const sources::SourceDescrip
     const Task* task = nullptr;
     if (options.processes) {
         const Nanos interval = interval_of("processes", options.processes_interval_ms);
-        auto made = std::make_unique<ProcessTask>(interval, options.roots, io, clock, tables_);
+        auto made = std::make_unique<ProcessTask>(interval, options, io, clock, tables_);
         task = made.get();
         table_.add(std::move(made));
     }
@@ -160,6 +163,10 @@ void HostPlane::add_sources(const HostOptions& options, std::span<const sources:
         const std::int64_t wanted = option.interval_ms == 0 ? descriptor->interval_ms : option.interval_ms;
         const Nanos interval = interval_of(descriptor->name, wanted);
         const Task* task = nullptr;
+        // A target that means nothing is told here: the sampler's thread could tell nobody.
+        if (option.enabled && !option.settings.targets.empty()) {
+            (void)descriptor->open(options.roots, io, option.settings);
+        }
         if (option.enabled) {
             auto made = std::make_unique<SourceTask>(*descriptor, interval, options.roots, io, option.settings);
             task = made.get();
@@ -194,11 +201,13 @@ void HostPlane::apply_changes() {
         if (index >= series_.size()) {
             series_.resize(index + 1);
             for (auto* values : {&row_, &low_, &high_}) values->resize(index + 1, kNaN);
+            newest_.resize(index + 1);
             rates_.resize(index + 1);
             reopened_.reserve(index + 1);
         }
         SeriesEntry& entry = series_[index];
         row_[index] = low_[index] = high_[index] = kNaN;
+        newest_[index] = Observation{.generation = change.opened ? change.slot.generation : 0};
         if (!change.opened) {
             entry.open = false;
             continue;
@@ -228,6 +237,7 @@ void HostPlane::observe(const Sample& sample) {
         return;
     }
     const double value = rates_.observe(index, sample.time, sample.value);
+    if (std::isfinite(sample.value)) newest_[index].see(sample.time, rates_.level(index, sample.value));
     row_[index] = value;
     low_[index] = std::fmin(low_[index], std::isnan(sample.low) ? value : sample.low);
     high_[index] = std::fmax(high_[index], std::isnan(sample.high) ? value : sample.high);

@@ -37,6 +37,7 @@ struct HostOptions {
     std::vector<SourceChoice> sources;  // those not named run with their defaults
     bool processes = true;
     std::int64_t processes_interval_ms = 1000;
+    std::string process_tier = "auto";  // or the one tier that reads them: see sources/processes/scanner.hpp
     std::uint32_t max_series = 16384;
     Nanos window = kSecond;  // what is polled more often is gathered over it, with its extremes
     BurstOptions bursts;     // of the fast lane, begun by pressure
@@ -47,6 +48,20 @@ struct SeriesEntry {
     SeriesInfo info;
     Slot slot;
     bool open = false;
+};
+
+// The newest sample of a slot as a level, for what shows totals instead of rates.
+struct Observation {
+    Nanos time = 0;                // Clock::mono() of the sample; 0 = none yet
+    Nanos interval = 0;            // since the sample before; 0 = there was none
+    double value = 0;              // see Rates::level
+    std::uint32_t generation = 0;  // of the slot; 0 = no series is open in it
+
+    void see(Nanos now, double level) noexcept {
+        interval = time != 0 && now > time ? now - time : interval;
+        time = now;
+        value = level;
+    }
 };
 
 struct SourceStatus {
@@ -89,6 +104,7 @@ public:
     // Extremes since the last drain, levels or rates as in row(); equal to it for what was polled once.
     [[nodiscard]] std::span<const double> low() const noexcept { return low_; }
     [[nodiscard]] std::span<const double> high() const noexcept { return high_; }
+    [[nodiscard]] std::span<const Observation> newest() const noexcept { return newest_; }  // by slot index
     [[nodiscard]] std::span<const SeriesEntry> series() const noexcept { return series_; }
     [[nodiscard]] std::uint64_t layout_version() const noexcept { return layout_version_; }
     // Slots that were opened since the drain before: what was learned of their predecessors no longer holds.
@@ -139,6 +155,7 @@ private:
 
     Rates rates_;
     std::vector<double> row_, low_, high_;
+    std::vector<Observation> newest_;
     std::vector<SeriesEntry> series_;
     std::vector<std::uint32_t> reopened_;
     std::vector<Sample> batch_;

@@ -38,6 +38,12 @@ public:
     // Gauge: the value. Counter: its rate per second since the previous observation, NaN for the first.
     [[nodiscard]] double observe(std::uint32_t slot, Nanos time, double raw) noexcept;
 
+    // What a slot stands at after observe(raw): a gauge's raw value, a counter's baseline, which is raw but for the
+    // small steps back that are waited out.
+    [[nodiscard]] double level(std::uint32_t slot, double raw) const noexcept {
+        return states_[slot].kind == Kind::counter ? states_[slot].raw : raw;
+    }
+
     [[nodiscard]] const RateFaults& faults() const noexcept { return faults_; }
 
 private:

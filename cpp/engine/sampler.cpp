@@ -232,6 +232,7 @@ void Sampler::begin_burst(Nanos now) {
     burst_until_ = now + bursts_.length;
     no_burst_before_ = burst_until_ + bursts_.pause;
     burst_due_ = now;
+    for (auto& task : tasks_) task->cost = 0;  // each is tried once
     engine::add(burst_count_, 1);
 }
 
@@ -239,7 +240,7 @@ void Sampler::begin_burst(Nanos now) {
 void Sampler::run_burst(Nanos now) {
     for (auto& task : tasks_) {
         const TaskCounters& counters = task->counters();
-        if (counters.duration_last_ns.load(std::memory_order_relaxed) > bursts_.interval / kBurstShare) continue;
+        if (task->cost > bursts_.interval / kBurstShare) continue;
         if (counters.state.load(std::memory_order_relaxed) == SourceState::running) run(*task, now - burst_due_, true);
     }
     burst_due_ += (1 + (read_clock(CLOCK_MONOTONIC) - burst_due_) / bursts_.interval) * bursts_.interval;
@@ -260,6 +261,8 @@ void Sampler::run(Task& task, Nanos lateness, bool gather) {
     emit_.begin(now, gather);
     const auto report = task.poll(now, emit_);
     const Nanos duration = read_clock(CLOCK_MONOTONIC) - before;
+    // A poll that lost the processor for a while is not dearer for it: the cost falls at once and rises slowly.
+    task.cost = task.cost == 0 ? duration : std::min(duration, task.cost + task.cost / 4);
     engine::add(counters.polls, 1);
     engine::add(counters.dropped, emit_.dropped());
     counters.duration_last_ns.store(duration, std::memory_order_relaxed);

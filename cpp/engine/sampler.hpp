@@ -84,7 +84,9 @@ public:
     [[nodiscard]] TaskCounters& counters() noexcept { return counters_; }
     [[nodiscard]] const TaskCounters& counters() const noexcept { return counters_; }
 
-    Nanos due = 0;  // the sampler's: when it is polled next
+    // The sampler's: when it is polled next, and what a poll takes when nothing disturbs it; 0 = not known.
+    Nanos due = 0;
+    Nanos cost = 0;
 
 private:
     const char* name_;

@@ -2,6 +2,7 @@
 // their text; nothing on the hot path builds one before it has something to say.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -13,6 +14,8 @@ namespace argus {
 
 enum class Severity : std::uint8_t { info, warning, critical };
 enum class Family : std::uint8_t { safety, economic, behavioural, causal, host, policy, self };
+inline constexpr std::size_t kSeverities = 3;
+inline constexpr std::size_t kFamilies = 7;
 enum class ScopeKind : std::uint8_t { host, tenant, agent, session, task };
 enum class Direction : std::int8_t { down = -1, none = 0, up = 1 };
 

@@ -14,6 +14,10 @@ inline constexpr std::size_t kCpuModes = 10;
 inline constexpr std::size_t kSoftirqs = 10;
 inline constexpr std::int32_t kMaxCpus = 8192;  // NR_CPUS of the largest kernels
 
+// "0-3,5,8-9": processor numbers, ascending. False, and `out` empty, when the text is anything else, is empty or names
+// a processor beyond kMaxCpus.
+[[nodiscard]] bool parse_cpu_list(std::string_view text, std::vector<std::int32_t>& out);
+
 struct CpuTicks {
     std::int32_t cpu = -1;    // -1 = all of them
     std::uint32_t modes = 0;  // how many of `ticks` the kernel printed

@@ -70,34 +70,6 @@ std::int32_t first_of_list(const Io& io, const std::string& path) {
 
 }  // namespace
 
-bool parse_cpu_list(std::string_view text, std::vector<std::int32_t>& out) {
-    out.clear();
-    if (text.ends_with('\n')) text.remove_suffix(1);
-    if (text.find_first_of(" \t") != std::string_view::npos) return false;
-    std::int64_t last = -1;
-    while (true) {
-        const std::size_t comma = text.find(',');
-        const std::string_view range = text.substr(0, comma);
-        const std::size_t dash = range.find('-');
-        std::uint64_t from = 0;
-        Scanner low(range.substr(0, dash));
-        bool good = low.number(from) && low.done() && from < kMaxCpus && static_cast<std::int64_t>(from) > last;
-        std::uint64_t to = from;
-        if (good && dash != std::string_view::npos) {
-            Scanner high(range.substr(dash + 1));
-            good = high.number(to) && high.done() && to < kMaxCpus && to >= from;
-        }
-        if (!good) {
-            out.clear();
-            return false;
-        }
-        for (std::uint64_t cpu = from; cpu <= to; ++cpu) out.push_back(static_cast<std::int32_t>(cpu));
-        last = static_cast<std::int64_t>(to);
-        if (comma == std::string_view::npos) return true;
-        text.remove_prefix(comma + 1);
-    }
-}
-
 std::uint32_t parse_cpu_clocks(std::string_view text, std::vector<CpuClock>& out) {
     constexpr double kMaxMegahertz = 1e6;
     out.clear();

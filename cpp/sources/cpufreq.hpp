@@ -7,10 +7,6 @@
 
 namespace argus::sources {
 
-// "0-3,5,8-9": processor numbers, ascending. False, and `out` empty, when the text is anything else, is empty or names
-// a processor beyond kMaxCpus.
-[[nodiscard]] bool parse_cpu_list(std::string_view text, std::vector<std::int32_t>& out);
-
 struct CpuClock {
     std::int32_t cpu = 0;
     double hertz = 0;

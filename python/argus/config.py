@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import ipaddress
 import json
 import math
 import os
@@ -142,6 +143,10 @@ class ProcessSettings(Struct, frozen=True, kw_only=True):
 
     enabled: Annotated[bool, Meta(description="Whether processes are read.")] = True
     interval_ms: Annotated[int, _bounded("Time between reads of the whole table.", *_INTERVAL_MS, "ms")] = 1000
+    tier: Annotated[
+        Literal["auto", "bpf", "taskstats", "gated", "tree"],
+        Meta(description="How the table is read; 'auto' takes the best that works here, see argus doctor."),
+    ] = "auto"
 
 
 class LeafSettings(Struct, frozen=True, kw_only=True):
@@ -240,10 +245,27 @@ class ZmqOutlet(Struct, frozen=True, kw_only=True):
     ] = 10_000
 
 
+class PrometheusOutlet(Struct, frozen=True, kw_only=True):
+    """All series over HTTP for Prometheus: /metrics, /-/healthy, /-/ready."""
+
+    enabled: Annotated[bool, Meta(description="Whether it is served.")] = True
+    endpoint: Annotated[str, _text("Address that it listens on.", "address")] = "127.0.0.1:6164"
+    allow_remote: Annotated[
+        bool, Meta(description="Whether the address may be one that other machines reach: all of them can read then.")
+    ] = False
+    node_exporter_names: Annotated[
+        bool, Meta(description="Whether what node_exporter shows too is there under its names as well.")
+    ] = True
+
+
 class Outlets(Struct, frozen=True, kw_only=True):
     """Where decisions go out."""
 
     zmq: ZmqOutlet = ZmqOutlet()
+    prometheus: PrometheusOutlet = PrometheusOutlet()
+
+
+_OUTLETS: Final[dict[str, Any]] = {"zmq": ZmqOutlet, "prometheus": PrometheusOutlet}
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -309,6 +331,7 @@ class Config(Struct, frozen=True, kw_only=True):
                 for name, s in self.sources.items()
             },
             processes=SourceChoice(enabled=self.processes.enabled, interval_ms=self.processes.interval_ms),
+            process_tier=self.processes.tier,
             tick_ms=self.engine.tick_ms,
             bursts=BurstChoice(
                 interval_ms=self.bursts.interval_ms,
@@ -365,6 +388,8 @@ class _Key(Struct, frozen=True, kw_only=True):
                 return f"amount in USD {least}, at most 9.2e9, at most 9 decimals"
             case "endpoint":
                 return "'tcp://host:port', 'ipc://path' or '' for none"
+            case "address":
+                return "'127.0.0.1:port', '[::1]:port' or '' for none"
             case "endpoints":
                 return "list of 'tcp://host:port' or 'ipc://path'"
             case "texts":
@@ -458,7 +483,7 @@ class _Group(Struct, frozen=True):
     noun: str
     named: dict[str, tuple[_Key, ...]]
     documentation: dict[str, str]
-    build: Callable[[dict[str, Any]], Struct]
+    build: Callable[[dict[str, Any]], Any]
     open_keys: tuple[_Key, ...] = ()
 
 
@@ -506,9 +531,9 @@ def _schema(catalogue: Catalogue) -> dict[str, type[Struct] | _Group]:
         "inlets": Inlets,
         "outlets": _Group(
             "an outlet",
-            {"zmq": _keys(ZmqOutlet)},
-            {"zmq": ZmqOutlet.__doc__ or ""},
-            lambda values: ZmqOutlet(**values),
+            {name: _keys(table) for name, table in _OUTLETS.items()},
+            {name: table.__doc__ or "" for name, table in _OUTLETS.items()},
+            dict,
         ),
     }
 
@@ -630,7 +655,7 @@ def _build(
             parts[name] = _group((name,), shape, given, problems)
         else:
             parts[name] = shape(**_table((name,), _keys(shape), given, problems))
-    parts["outlets"] = Outlets(**parts["outlets"])
+    parts["outlets"] = Outlets(**{name: _OUTLETS[name](**values) for name, values in parts["outlets"].items()})
     _place(document, parts, environ)
     _check_together(parts, problems)
     problems.raise_all()
@@ -718,6 +743,8 @@ def _convert(key: _Key, given: Any) -> tuple[bool, Any]:
             return amount is not None and (amount > 0 or key.default is not None), amount
         case "endpoint":
             return isinstance(given, str) and (given == "" or _is_endpoint(given)), given
+        case "address":
+            return isinstance(given, str) and (given == "" or _is_address(given)), given
         case "endpoints":
             return isinstance(given, list) and all(isinstance(g, str) and _is_endpoint(g) for g in given), given
         case "texts":
@@ -757,6 +784,18 @@ def _is_endpoint(text: str) -> bool:
     return match["path"] is None or len(match["path"].encode()) <= _UNIX_PATH_MAX
 
 
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) <= 65_535):
+        return False
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        return host == "localhost"
+    return bracketed == (address.version == 6)
+
+
 def _place(document: dict[str, Any], parts: dict[str, Any], environ: Mapping[str, str]) -> None:
     """The environment above the file, and the socket that lives in the state's home."""
     if environ.get("ARGUS_HOME"):
@@ -780,12 +819,14 @@ def _check_together(parts: dict[str, Any], problems: _Problems) -> None:
     if inlets.ipc and not _is_endpoint(inlets.ipc):
         size = len(inlets.ipc.removeprefix("ipc://").encode())
         problems.add(("inlets", "ipc"), f"a path of at most {_UNIX_PATH_MAX} bytes", f"{size} in {inlets.ipc!r}")
+    web = parts["outlets"].prometheus
     used: dict[str, Path_] = {}
     for path, endpoint in (
         (("inlets", "pull"), inlets.pull),
         (("inlets", "ipc"), inlets.ipc),
         (("outlets", "zmq", "endpoint"), zmq.endpoint),
         (("outlets", "zmq", "replay_endpoint"), zmq.replay_endpoint),
+        (("outlets", "prometheus", "endpoint"), web.endpoint and web.enabled and f"tcp://{web.endpoint}"),
     ):
         if endpoint and endpoint in used:
             problems.add(path, f"another endpoint than {_dotted(used[endpoint])}", repr(endpoint))
@@ -915,7 +956,7 @@ def to_toml(config: Config, *, catalog: Mapping[str, Any] | None = None) -> str:
     for name, shape in _schema(read_catalogue(catalog)).items():
         part = getattr(config, name)
         if isinstance(shape, _Group):
-            tables = {"zmq": part.zmq} if isinstance(part, Outlets) else part
+            tables = {table: getattr(part, table) for table in _OUTLETS} if isinstance(part, Outlets) else part
             for leaf, settings in tables.items():
                 keys = shape.named.get(leaf, shape.open_keys)
                 out += ["", *_comment(shape.documentation.get(leaf, "")), f"[{_dotted((name, leaf))}]"]
@@ -959,6 +1000,6 @@ def _toml(key: _Key, value: Any) -> str:
         return repr(value)
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(key, item) for item in value) + "]"
     return str(value)

@@ -8,8 +8,8 @@
 #include <string_view>
 #include <vector>
 
-#include "sources/cpufreq.hpp"
 #include "sources/cpu.hpp"
+#include "sources/cpufreq.hpp"
 #include "sources/gpu.hpp"
 #include "sources/hwmon.hpp"
 #include "sources/interrupts.hpp"

@@ -13,7 +13,7 @@ import pytest
 import up
 
 ROOT = Path(__file__).resolve().parents[2]
-EVERYTHING = ("g++", "clang++", "ccache", "cmake", "ninja", "apt-get")
+EVERYTHING = ("g++", "clang", "clang++", "ccache", "cmake", "ninja", "apt-get")
 
 
 class Machine(up.System):
@@ -25,7 +25,12 @@ class Machine(up.System):
         commands: Sequence[str] = EVERYTHING,
         working: Sequence[str] = ("g++", "clang++"),
         fuzzing: bool = True,
-        files: Sequence[str] = ("/usr/include/python3.12/Python.h", "/usr/include/doctest/doctest.h"),
+        files: Sequence[str] = (
+            "/usr/include/python3.12/Python.h",
+            "/usr/include/doctest/doctest.h",
+            "/usr/include/bpf/bpf_helpers.h",
+        ),
+        libraries: Sequence[str] = ("libbpf.so.1",),
         modules: Sequence[str] = ("venv", "ensurepip"),
         outputs: dict[str, tuple[int, str]] | None = None,
         environ: dict[str, str] | None = None,
@@ -34,6 +39,7 @@ class Machine(up.System):
         self.is_root, self.environ = root, environ or {}
         self.executable, self.version = "/usr/bin/python3", (3, 12)
         self.commands, self.working, self.fuzzing, self.files, self.modules = commands, working, fuzzing, files, modules
+        self.libraries = libraries
         self.outputs = {"/usr/bin/python3": (0, "3 12\n"), "cmake": (0, "cmake version 3.25.1\n"), **(outputs or {})}
 
     def which(self, name: str) -> str | None:
@@ -41,6 +47,9 @@ class Machine(up.System):
 
     def has_file(self, path: str) -> bool:
         return path in self.files
+
+    def has_library(self, name: str) -> bool:
+        return name in self.libraries
 
     def has_module(self, name: str) -> bool:
         return name in self.modules
@@ -63,10 +72,19 @@ def test_a_complete_machine_lacks_nothing():
 
 def test_a_bare_machine_lacks_exactly_these():
     """Headers, ensurepip and a compiler are separate Debian packages; a plain run asks for no test tools."""
-    bare = Machine(commands=(), files=(), modules=())
-    assert up.Missing(["g++", "python3-dev", "python3-venv"], []) == up.missing_packages(bare, for_tests=False)
-    expected = up.Missing(["g++", "python3-dev", "python3-venv", "doctest-dev"], ["ccache", "clang"])
+    bare = Machine(commands=(), files=(), modules=(), libraries=())
+    bpf = ["clang", "libbpf-dev", "libbpf1"]
+    assert up.Missing(["g++", "python3-dev", "python3-venv"], bpf) == up.missing_packages(bare, for_tests=False)
+    expected = up.Missing(["g++", "python3-dev", "python3-venv", "doctest-dev"], [*bpf, "ccache"])
     assert expected == up.missing_packages(bare, for_tests=True)
+
+
+def test_what_bpf_needs_is_wanted_and_never_required():
+    """Without it everything builds and runs; a clang of any version that can compile the programs will do."""
+    without = Machine(commands=("g++", "cmake", "ninja"), files=("/usr/include/python3.12/Python.h",), libraries=())
+    assert up.Missing([], ["clang", "libbpf-dev", "libbpf1"]) == up.missing_packages(without, for_tests=False)
+    older = Machine(commands=("g++", "clang-14"), libraries=())
+    assert up.Missing([], ["libbpf1"]) == up.missing_packages(older, for_tests=False)
 
 
 def test_a_compiler_that_cannot_do_cpp20_is_none():
@@ -95,7 +113,7 @@ def test_without_root_the_one_line_is_printed_and_nothing_is_run(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a command was run"))
     with pytest.raises(up.Failed) as caught:
         up.ensure_packages(Machine(commands=("apt-get",), files=()), for_tests=False)
-    assert "\n    sudo apt-get install -y --no-install-recommends g++ python3-dev\n" in str(caught.value)
+    assert "\n    sudo apt-get install -y --no-install-recommends g++ python3-dev clang libbpf-dev\n" in str(caught.value)
 
 
 def test_a_missing_wanted_package_is_a_notice(capsys):

@@ -23,6 +23,27 @@ bool skip_fields(Scanner& scanner, int count) noexcept {
     return true;
 }
 
+// "\nRssAnon:\t     512 kB", three of them one after the other, then VmSwap some lines on.
+void parse_kinds(std::string_view text, ProcessStatus& out) noexcept {
+    struct Key {
+        std::string_view name;
+        std::uint64_t ProcessStatus::*member;
+    };
+    static constexpr Key keys[] = {{"\nRssAnon:", &ProcessStatus::anon_kib},
+                                   {"\nRssFile:", &ProcessStatus::file_kib},
+                                   {"\nRssShmem:", &ProcessStatus::shmem_kib},
+                                   {"\nVmSwap:", &ProcessStatus::swap_kib}};
+    std::size_t at = 0;
+    out.has_kinds = false;
+    for (const Key& key : keys) {
+        at = text.find(key.name, at);
+        if (at == std::string_view::npos) return;
+        Scanner fields(text.substr(at + key.name.size()));
+        if (!fields.number(out.*key.member) || fields.word() != "kB") return;
+    }
+    out.has_kinds = true;
+}
+
 }  // namespace
 
 // "pid (comm) S ppid …": comm may hold anything, also ") R 1 (" and newlines, but only numbers follow it, so it ends at
@@ -107,6 +128,7 @@ bool parse_process_status(std::string_view text, ProcessStatus& out) noexcept {
     std::uint64_t id = 0;
     if (!user.number(id) || id > std::numeric_limits<std::uint32_t>::max()) return false;
     out.uid = static_cast<std::int64_t>(id);
+    parse_kinds(text.substr(uid), out);
     return first.number(out.voluntary) && second.number(out.involuntary);
 }
 

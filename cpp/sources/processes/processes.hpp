@@ -1,5 +1,6 @@
-// The process table: the newest values of every process, as columns. One tier so far, `tree`: a walk of the proc tree
-// that works for any user, on any proc root and on fixture trees.
+// The process table: the newest values of every process, as columns. It is read by one of four tiers, the best that works
+// here (see scanner.hpp): `bpf` one system call for all, `taskstats` and `gated` the files of processes that ran, `tree` a
+// walk of the proc tree that works for any user, on any proc root and on fixture trees. All give the same numbers.
 // Source: /proc/PID/{stat,statm,schedstat,io,status}; man proc_pid_stat(5) and relatives, kernel
 // Documentation/filesystems/proc.rst.
 // Identity of a process is (pid, start time): a reused pid is another process. Names are raw, untrusted bytes.
@@ -30,6 +31,8 @@ enum ProcessValid : std::uint32_t {
     kValidStatus = 8,        // status: uid and context switches
     kValidSchedule = 16,     // schedstat: run delay (CONFIG_SCHED_INFO)
     kValidUtilization = 32,  // seen twice
+    kValidKinds = 64,        // memory by kind; a process without an address space has none
+    kValidCgroup = 128,      // tier `bpf` only
 };
 
 // Numeric columns, float64, base units; NaN = not observed.
@@ -39,6 +42,7 @@ enum class ProcessColumn : std::uint8_t {
     minor_faults, major_faults,
     read_bytes, write_bytes, read_chars, write_chars,
     voluntary_switches, involuntary_switches, run_delay,
+    rss_anon, rss_file, rss_shmem, swap,
     count_,
 };
 inline constexpr auto kProcessColumns = static_cast<std::size_t>(ProcessColumn::count_);
@@ -57,13 +61,14 @@ struct ProcessTable {
     std::uint32_t vanished = 0;   // listed, gone before they were read
     std::uint32_t unreadable = 0; // skipped: their stat may not be read (hidepid), or no descriptor was left (EMFILE)
     std::uint32_t malformed = 0;  // skipped: their stat does not follow the documented format
-    std::uint32_t gated = 0;      // rows whose io and status were proved unchanged and not read again
+    std::uint32_t gated = 0;      // rows proved not to have run since the scan before
     std::vector<std::int32_t> pid, ppid;       // ppid of the tree that was read
     std::vector<std::int64_t> start_time_ns;   // since boot
     std::vector<std::array<char, kProcessNameBytes>> name;  // zero-padded
     std::vector<char> state;                   // R S D T t Z X I P
     std::vector<std::int64_t> uid;             // real user id, -1 = not observed
     std::vector<std::int32_t> threads, nice, last_cpu;  // last_cpu -1 = not observed
+    std::vector<std::int64_t> cgroup_id;       // inode of the cgroup in the v2 tree, -1 = not observed
     std::vector<std::uint32_t> valid;          // ProcessValid bits
     std::array<std::vector<double>, kProcessColumns> columns;
 
@@ -91,6 +96,8 @@ struct ProcessIo {
 struct ProcessStatus {
     std::int64_t uid = -1;
     std::uint64_t voluntary = 0, involuntary = 0;
+    bool has_kinds = false;  // kernel threads and zombies have no memory, Linux < 4.5 does not tell its kinds
+    std::uint64_t anon_kib = 0, file_kib = 0, shmem_kib = 0, swap_kib = 0;
 };
 struct ProcessSchedule {
     std::uint64_t run_ns = 0, delay_ns = 0, timeslices = 0;
@@ -103,56 +110,18 @@ struct ProcessSchedule {
 [[nodiscard]] bool parse_process_status(std::string_view text, ProcessStatus& out) noexcept;
 [[nodiscard]] bool parse_process_schedule(std::string_view text, ProcessSchedule& out) noexcept;
 
-// --- tier `tree` ---------------------------------------------------------------------------------------
+// --- tiers ---------------------------------------------------------------------------------------------
 
-// Walks <proc>/<pid>. Keeps the previous scan for utilisation and for the gate; allocates only while processes
-// multiply.
-//
-// The gate is exact: when schedstat (ns on a processor, times scheduled in) of a single-threaded process that does not
-// run now equals what it was before the last read of `io` and `status`, the process has not run since, so neither file
-// can have changed.
-class ProcessTree {
+enum class Tier : std::uint8_t { bpf, taskstats, gated, tree };
+inline constexpr std::size_t kTiers = 4;
+[[nodiscard]] const char* to_string(Tier tier) noexcept;
+
+class ProcessScanner {
 public:
-    ProcessTree(std::string proc, const Io& io, const Clock& clock);
+    virtual ~ProcessScanner() = default;
 
-    // Fills `out` with every process. Errc::unavailable when the proc root cannot be listed.
-    [[nodiscard]] Result<std::uint32_t> scan(ProcessTable& out);
-
-private:
-    struct Record {
-        ProcessStat stat;
-        std::array<char, kProcessNameBytes> name{};
-        ProcessMemory memory;
-        ProcessIo io;
-        ProcessStatus status;
-        ProcessSchedule schedule;
-        Nanos read_at = 0;
-        double utilization = 0;
-        std::uint32_t valid = 0;
-    };
-    enum class Outcome : std::uint8_t { read, gone, unreadable, malformed };
-
-    [[nodiscard]] Result<bool> list(int root);
-    void read_all(int root, ProcessTable& table);
-    [[nodiscard]] int open_at(int directory, const char* path, int flags) noexcept;
-    [[nodiscard]] Outcome read_process(int root, std::int32_t pid, const Record* before, Record& out,
-                                       ProcessTable& table);
-    [[nodiscard]] Outcome read_groups(int directory, const Record* before, Record& out, ProcessTable& table);
-    [[nodiscard]] const Record* previous(std::int32_t pid) noexcept;
-    void utilize(const Record* before, Record& now) const noexcept;
-    void publish(ProcessTable& out) const;
-    template <class Parse>
-    [[nodiscard]] int read_file(int directory, const char* name, Parse&& parse);  // 0, -errno or -EPROTO
-
-    std::string proc_;
-    const Io* io_;
-    const Clock* clock_;
-    std::uint64_t ns_per_tick_;
-    std::uint64_t page_bytes_;
-    std::vector<std::int32_t> pids_;
-    std::vector<Record> now_, before_;  // by pid
-    std::size_t cursor_ = 0;            // into before_, while walking it in step with now_
-    std::vector<char> buffer_;
+    // Fills `out` with every process, ascending by pid. An error is one of the whole scan; then `out` has no rows.
+    [[nodiscard]] virtual Result<std::uint32_t> scan(ProcessTable& out) = 0;
 };
 
 }  // namespace argus::sources

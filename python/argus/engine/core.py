@@ -76,6 +76,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     cgroup: str | None = None
     sources: dict[str, SourceChoice] = {}
     processes: SourceChoice = SourceChoice(interval_ms=1000)
+    process_tier: str = "auto"
     tick_ms: int = 1000
     bursts: BurstChoice = BurstChoice()
     detectors: dict[str, dict[str, float]] = {}
@@ -176,6 +177,7 @@ class Engine:
                 processes=(
                     options.processes.enabled,
                     options.processes.interval_ms or 1000,
+                    options.process_tier,
                 ),
                 window_ms=options.tick_ms,
                 bursts=msgspec.structs.astuple(options.bursts),

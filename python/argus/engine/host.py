@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -13,7 +13,7 @@ from argus.errors import UnreachableError, UsageError
 
 _core: Any = import_module("argus._core")
 
-TIERS = ("auto", "tree")
+TIERS = ("auto", "bpf", "taskstats", "gated", "tree")
 
 
 class HostSample(msgspec.Struct, frozen=True, eq=False):
@@ -81,25 +81,39 @@ class Host:
         return tuple(self._core.missing())
 
 
+class Tier(NamedTuple):
+    """A way to read the process table, and why this machine does not offer it."""
+
+    name: str
+    available: bool
+    reason: str
+
+
 class Processes:
     """The process table: every process, one array per field.
 
     Parameters
     ----------
-    tier : how the table is read. ``tree`` walks the proc tree: any user, any root. ``auto`` picks the best that works.
+    tier : how the table is read. ``bpf``: one system call for all; ``taskstats``, ``gated``: only what ran since the
+        last read; ``tree``: every process' files, any user, any root. ``auto`` picks the best that works, and the next
+        best when it stops working.
     proc : root of procfs, or of a fixture tree
 
     Raises
     ------
     UsageError : `tier` is not one of the known ones
+    UnreachableError : this machine does not offer the `tier`
     """
 
-    def __init__(self, tier: Literal["auto", "tree"] | str = "auto", proc: str = "/proc") -> None:
+    def __init__(
+        self, tier: Literal["auto", "bpf", "taskstats", "gated", "tree"] | str = "auto", proc: str = "/proc"
+    ) -> None:
         if tier not in TIERS:
             raise UsageError(f"Processes: tier: expected one of {', '.join(TIERS)}, found {tier!r}; nothing opened")
-        self._tier = "tree"
         self._proc = str(proc)
-        self._core = _core.Processes(proc=self._proc)
+        self._core = _core.Processes(proc=self._proc, tier=tier)
+        if tier != "auto" and (reason := self._core.open()):
+            raise UnreachableError(f"Processes: tier {tier!r} is not available: {reason}; nothing opened")
 
     def read(self) -> dict[str, NDArray[Any]]:
         """Read every process once; the GIL is released.
@@ -108,25 +122,37 @@ class Processes:
         -------
         dict of arrays of shape (n_processes,), ascending by ``pid``. A process is (``pid``, ``start_time_ns``).
         ``pid ppid threads nice last_cpu`` int32; ``start_time_ns`` int64, since boot; ``uid`` int64, -1 = not readable;
+        ``cgroup_id`` int64, inode in the v2 tree, -1 = not observed (all tiers but ``bpf``);
         ``name`` S64 and ``state`` S1, raw bytes: names are untrusted, decode with ``errors="backslashreplace"``;
         float64 in base units, NaN = not observed: ``cpu_user_s cpu_system_s cpu_utilization rss_bytes virtual_bytes
         shared_bytes minor_faults major_faults read_bytes write_bytes read_chars write_chars voluntary_switches
-        involuntary_switches run_delay_s``; ``valid`` uint32 bits (1 stat, 2 memory, 4 io, 8 status, 16 schedule,
-        32 utilization); ``tier``, the way each row was read. ``cpu_utilization`` is NaN the first time a process is
-        seen; switches and run delay are those of the main thread.
+        involuntary_switches run_delay_s rss_anon_bytes rss_file_bytes rss_shmem_bytes swap_bytes``; ``valid`` uint32
+        bits (1 stat, 2 memory, 4 io, 8 status, 16 schedule, 32 utilization, 64 memory by kind, 128 cgroup);
+        ``tier``, the way the table was read, read-only. ``cpu_utilization`` is NaN the first time a process is
+        seen. Switches and run delay are those of all threads in tier ``bpf``, of the main thread in the others.
 
         Raises
         ------
         UnreachableError : the proc root cannot be listed
         """
-        columns: dict[str, NDArray[Any]] | None = self._core.read()
-        if columns is None:
+        columns: dict[str, NDArray[Any]] | str = self._core.read()
+        if isinstance(columns, str):
             raise UnreachableError(
-                f"Processes: {self._proc}: expected a directory of processes, could not list it; nothing read. "
-                "Mount procfs, or name another root with proc="
+                f"Processes: {self._proc}: expected a directory of processes, could not list it ({columns}); nothing "
+                "read. Mount procfs, or name another root with proc="
             )
-        columns["tier"] = np.full(len(columns["pid"]), self._tier, dtype="U9")
+        columns["tier"] = np.broadcast_to(np.array(self._core.tier(), dtype="U9"), columns["pid"].shape)
         return columns
+
+    @property
+    def tier(self) -> str:
+        """The tier in use; empty before the first read."""
+        return str(self._core.tier())
+
+    @property
+    def tiers(self) -> tuple[Tier, ...]:
+        """Every tier, best first, and for those that this machine does not offer the reason with its fix."""
+        return tuple(Tier(*item) for item in self._core.tiers())
 
     @property
     def counts(self) -> dict[str, int]:

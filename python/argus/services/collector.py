@@ -30,6 +30,7 @@ from argus.record.journal import Journal
 from argus.record.keys import SigningKey, open_keys
 from argus.record.writer import JournalWriter
 from argus.schema import Anomaly, Flag, Incident, IncidentState, Scope, ScopeKind, Severity, StopKind
+from argus.services.metrics import Metrics
 from argus.services.sessions import SessionRequest, Sessions
 from argus.services.status import NOT_OBSERVED, anomaly_line, busiest, host_line, printable
 from argus.wire.jsonl import Follower, Frame, Stream
@@ -159,6 +160,9 @@ class Collector:
             if outlet.replay_endpoint:
                 self._replays = stack.enter_context(ReplayServer(self._publisher, outlet.replay_endpoint))
         self._commands = stack.enter_context(CommandServer(home, context=context))
+        self._metrics = stack.enter_context(
+            Metrics(config.outlets.prometheus, tick_s=config.engine.tick_ms / 1000, say=self._say)
+        )
         pull = tuple(endpoint for endpoint in (config.inlets.pull, config.inlets.ipc) if endpoint)
         self._inlet = stack.enter_context(EventInlet(pull, tuple(config.inlets.sub), context=context))
         self._sessions = Sessions(self._engine, self._inlet, home / "sessions")
@@ -202,7 +206,8 @@ class Collector:
         heard = ", ".join(e for e in (config.inlets.pull, config.inlets.ipc, *map(str, self._jsonl)) if e) or "nothing"
         return (
             f"argus-collect on {self._engine.host}: mode {self._mode}, state {config.home}, control {config.control}; "
-            f"events from {heard}; anomalies on {config.outlets.zmq.endpoint or 'no socket'}; Ctrl-C ends"
+            f"events from {heard}; anomalies on {config.outlets.zmq.endpoint or 'no socket'}; "
+            f"metrics on {self._metrics.endpoint or 'no port'}; Ctrl-C ends"
         )
 
     # --- loop --------------------------------------------------------------------------------------------------------
@@ -289,6 +294,7 @@ class Collector:
         found = self._engine.step()
         if found:
             self._handle(found, self._engine.decisions())
+        self._metrics.publish(self._engine, self._numbers)
         for session in self._sessions.orphaned():
             self._writer.put("session_orphaned", {"session": session.request.session, "pid": session.request.pid})
             self._release(session.request.session)
@@ -568,6 +574,33 @@ class Collector:
             self._host_seen = (now, words) if words != NOT_OBSERVED else (self._host_seen[0], words)
         return self._host_seen[1]
 
+    def _numbers(self) -> dict[str, float]:
+        """What only the collector knows, by the names in `argus.services.metrics`."""
+        written = self._writer.statistics()
+        numbers = {
+            "argus_enforcing": float(self._mode == "enforce"),
+            "argus_events_refused_total": self._rejected,
+            "argus_flags": len(self._standing),
+            "argus_incidents_open": len(self._book),
+            "argus_journal_commits_total": written.commits,
+            "argus_journal_failed_commits_total": written.failed_commits,
+            "argus_journal_lag_max_seconds": written.lag_ns_max / 1e9,
+            "argus_journal_queued": written.queued,
+            "argus_journal_rejected_total": written.rejected,
+            "argus_journal_shed_decisions_total": written.shed_decisions,
+            "argus_journal_shed_samples_total": written.shed_samples,
+            "argus_journal_written_total": written.written,
+            "argus_sessions": len(self._sessions),
+        }
+        if self._publisher is not None:
+            numbers |= {
+                "argus_publish_dropped_heartbeats_total": self._publisher.dropped_heartbeats,
+                "argus_publish_dropped_total": self._publisher.dropped,
+                "argus_publish_oversize_total": self._publisher.oversize,
+                "argus_publish_records_total": self._publisher.sent,
+            }
+        return numbers
+
     def _status(self) -> dict[str, Any]:
         counted = self._engine.statistics()
         written = self._writer.statistics()
@@ -585,6 +618,7 @@ class Collector:
             "rejected_total": self._rejected,
             "shed": written.shed_samples + written.shed_decisions,
             "dropped": self._publisher.dropped if self._publisher is not None else 0,
+            "metrics": self._metrics.endpoint,
             "dropped_heartbeats": self._publisher.dropped_heartbeats if self._publisher is not None else 0,
             "flags": [f"{f.kind} {f.scope}" for f in self._standing.values()],
             "incidents": len(self._book),

@@ -188,6 +188,9 @@ def _sources(catalog: Mapping[str, Any] | None, config: Config) -> Iterator[Find
             yield _partial(what, "switched off by the configuration", f"set sources.{entry.name}.enabled = true")
         elif entry.name in gaps:
             yield _missing(what, _printable(gaps[entry.name]), entry.fix or f"needs {entry.requires}")
+        elif entry.name == "perf" and sample.as_dict().get("system.perf.events{perf.type=hardware}") == 0:
+            fix = "run where the processor's counters are shown to the machine: few virtual ones do"
+            yield _partial(what, "software events only: there is no PMU", fix)
         else:
             yield _ok(what, f"read every {settings.interval_ms if settings else entry.interval_ms} ms")
 
@@ -345,6 +348,9 @@ def _outlets(config: Config) -> Iterator[Finding]:
     for name, endpoint in (("endpoint", zmq.endpoint), ("replay_endpoint", zmq.replay_endpoint)):
         if endpoint:
             yield _endpoint(f"outlet {name.replace('_endpoint', '')}", endpoint, owner, f"set outlets.zmq.{name}")
+    web = config.outlets.prometheus
+    if web.enabled and web.endpoint:
+        yield _endpoint("outlet prometheus", f"tcp://{web.endpoint}", owner, "set outlets.prometheus.endpoint")
 
 
 def _endpoint(what: str, endpoint: str, owner: int | None, fix: str) -> Finding:

@@ -169,4 +169,5 @@ def _configuration(folder: Path) -> str:
         f'[state]\nhome = "{folder}/argus-data"\n'
         f'[inlets]\npull = ""\nsub = []\nipc = "ipc://{folder}/events.sock"\n'
         f'[outlets.zmq]\nendpoint = "ipc://{folder}/out.sock"\nreplay_endpoint = "ipc://{folder}/replay.sock"\n'
+        "[outlets.prometheus]\nenabled = false\n"
     )

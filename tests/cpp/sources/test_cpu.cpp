@@ -87,4 +87,18 @@ TEST_CASE("cpu: no cpu line at all is malformed, not empty") {
     CHECK(sources::parse_stat("ctxt 5\n", stat).error().code == Errc::malformed);
 }
 
+TEST_CASE("cpu: lists of processors are ranges that ascend, or nothing") {
+    std::vector<std::int32_t> cpus;
+    CHECK(sources::parse_cpu_list("0-3,5,8-9\n", cpus));
+    CHECK(cpus == std::vector<std::int32_t>{0, 1, 2, 3, 5, 8, 9});
+    CHECK(sources::parse_cpu_list("0-8191\n", cpus));
+    CHECK(cpus.size() == 8192);
+    for (const char* wrong : {"", "\n", "0-", "-3", "3-1", "0,0", "1,0", "0-8192", "a", "0-3,", "0-3, 5", "0--3",
+                              "0-18446744073709551616"}) {
+        CAPTURE(wrong);
+        CHECK(!sources::parse_cpu_list(wrong, cpus));
+        CHECK(cpus.empty());
+    }
+}
+
 }  // namespace argus::test

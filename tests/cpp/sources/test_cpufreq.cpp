@@ -141,20 +141,6 @@ TEST_CASE("cpufreq: hostile cpuinfo lines are counted and skipped") {
     CHECK(clocks.empty());
 }
 
-TEST_CASE("cpufreq: lists of processors are ranges that ascend, or nothing") {
-    std::vector<std::int32_t> cpus;
-    CHECK(sources::parse_cpu_list("0-3,5,8-9\n", cpus));
-    CHECK(cpus == std::vector<std::int32_t>{0, 1, 2, 3, 5, 8, 9});
-    CHECK(sources::parse_cpu_list("0-8191\n", cpus));
-    CHECK(cpus.size() == 8192);
-    for (const char* wrong : {"", "\n", "0-", "-3", "3-1", "0,0", "1,0", "0-8192", "a", "0-3,", "0-3, 5", "0--3",
-                              "0-18446744073709551616"}) {
-        CAPTURE(wrong);
-        CHECK(!sources::parse_cpu_list(wrong, cpus));
-        CHECK(cpus.empty());
-    }
-}
-
 TEST_CASE("cpufreq: 1,024 processors have series, those beyond only count as cores") {
     Tree tree;
     tree.write("sys/devices/system/cpu/online", "0-1099\n");

@@ -8,7 +8,7 @@
 #include <cstring>
 
 #include "../allocations.hpp"
-#include "sources/processes/processes.hpp"
+#include "sources/processes/tree.hpp"
 #include "support.hpp"
 
 namespace argus::test {
@@ -36,7 +36,7 @@ double cell(const ProcessTable& table, std::int32_t pid, ProcessColumn column) {
     return table.column(column)[row];
 }
 
-constexpr std::uint32_t kAllButUtilization = 31;
+constexpr std::uint32_t kAllOfFiles = 31 | sources::kValidKinds;  // at first sight
 const std::string kTail =
     " S 1 10 10 0 -1 4194304 101 0 7 0 250 150 0 0 20 -5 1 0 5000 3133440 382 18446744073709551615 "
     "1 2 3 0 0 0 0 0 0 0 0 0 17 3 0 0 0 0 0 4 5 6 7 8 9 10 0\n";
@@ -60,10 +60,11 @@ TEST_CASE("processes: the captured processes give every field") {
     CHECK(table.nice[row] == 0);
     CHECK(table.last_cpu[row] == 1);
     CHECK(table.uid[row] == 0);
-    CHECK(table.valid[row] == kAllButUtilization);
+    CHECK(table.valid[row] == kAllOfFiles);
     const std::array<double, sources::kProcessColumns> expected{
         0.02, 0.0,    std::nan(""), 2457.0 * 4096, 239775744, 1460.0 * 4096, 1111, 0,
-        8192, 0,      300904,       10,            9,         2,             0.000325617};
+        8192, 0,      300904,       10,            9,         2,             0.000325617,
+        3988.0 * 1024, 5840.0 * 1024, 0, 0};
     for (std::size_t i = 0; i < expected.size(); ++i) {
         CAPTURE(sources::process_columns()[i].name);
         const double got = table.columns[i][row];

@@ -36,7 +36,8 @@ def configuration(folder: Path, extra: str = "") -> Path:
     path.write_text(
         f'[state]\nhome = "{folder}/argus-data"\n'
         f'[inlets]\npull = "ipc://{folder}/pull.sock"\nsub = []\nipc = ""\n'
-        f'[outlets.zmq]\nendpoint = "ipc://{folder}/out.sock"\nreplay_endpoint = "ipc://{folder}/replay.sock"\n' + extra
+        f'[outlets.zmq]\nendpoint = "ipc://{folder}/out.sock"\nreplay_endpoint = "ipc://{folder}/replay.sock"\n'
+        "[outlets.prometheus]\nenabled = false\n" + extra
     )
     return path
 

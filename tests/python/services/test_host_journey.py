@@ -34,6 +34,7 @@ def test_memory_that_suddenly_goes_is_said_once_with_its_band_and_stops_nothing(
         "[processes]\nenabled = false\n[alarms]\nfalse_alarms_per_day = 1000\n"
         f'[inlets]\npull = ""\nsub = []\nipc = ""\n'
         f'[outlets.zmq]\nendpoint = "ipc://{tmp_path}/out.sock"\nreplay_endpoint = "ipc://{tmp_path}/replay.sock"\n'
+        "[outlets.prometheus]\nenabled = false\n"
     )
     noise = random.Random(5)
     command = [sys.executable, "-m", "argus.cli.collect", "--config", "argus.toml", "--for", "60s"]

@@ -1,0 +1,265 @@
+// host_processes_*: the process table, in CPU time of the reading thread per process. `hot` = in a tight loop; `cold` =
+// 96 MB touched before each read, what a reader really pays that comes once a second.
+//   bpf/hot|cold/N, bpf/thread    tier bpf with N idle processes; what a further thread adds
+//   gated/idle|active/N           tier gated: a process that did not run, one that did (both cold)
+//   naive                         the peer: open, read, close and parse five files of each process (cold)
+// Checks first that the tiers agree. A machine that lacks a tier, or memory for the processes, leaves its figures out.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "report.hpp"
+#include "sources/processes/scanner.hpp"
+
+namespace {
+
+using namespace argus;
+using sources::ProcessScanner;
+using sources::ProcessTable;
+using sources::Tier;
+
+constexpr std::size_t kColdBytes = 96 << 20;
+const SystemClock kClock;
+
+Nanos cpu_now() { return read_clock(CLOCK_THREAD_CPUTIME_ID); }
+
+void touch(std::vector<unsigned char>& memory) {
+    for (std::size_t i = 0; i < memory.size(); i += 64) ++memory[i];
+}
+
+// Median CPU ns of `work`, `before` each time outside the measurement.
+double median_ns(int repeats, const std::function<void()>& work, const std::function<void()>& before = [] {}) {
+    std::vector<Nanos> took;
+    work();
+    for (int i = 0; i < repeats; ++i) {
+        before();
+        const Nanos start = cpu_now();
+        work();
+        took.push_back(cpu_now() - start);
+    }
+    std::nth_element(took.begin(), took.begin() + repeats / 2, took.end());
+    return static_cast<double>(took[static_cast<std::size_t>(repeats) / 2]);
+}
+
+// Children of one middle process, which leads a group of its own: they go with it, whatever happens to this one.
+class Crowd {
+public:
+    // threads_each 0 = `sleep`, a program of its own, as most processes are; else copies of this one.
+    Crowd(int processes, int threads_each) {
+        int ready[2];
+        if (pipe(ready) != 0) return;
+        head_ = fork();
+        if (head_ == 0) lead(ready[1], processes, threads_each);
+        close(ready[1]);
+        char byte = 0;
+        while (read(ready[0], &byte, 1) == 1) ++good_;
+        close(ready[0]);
+    }
+    ~Crowd() {
+        if (head_ <= 0) return;
+        kill(-head_, SIGKILL);
+        kill(head_, SIGKILL);
+        while (waitpid(-1, nullptr, 0) > 0) {  // main() made itself the one who inherits them
+        }
+    }
+    Crowd(const Crowd&) = delete;
+    Crowd& operator=(const Crowd&) = delete;
+    [[nodiscard]] int good() const { return good_; }
+    void wake() const {  // each runs a moment
+        kill(-head_, SIGSTOP);
+        kill(-head_, SIGCONT);
+    }
+
+private:
+    [[noreturn]] static void lead(int ready, int processes, int threads_each) {
+        setpgid(0, 0);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (int i = 0; i < processes; ++i) {
+            const pid_t child = fork();
+            if (child < 0) break;
+            if (child == 0) live(ready, threads_each);
+            (void)!write(ready, "x", 1);
+        }
+        close(ready);
+        while (true) pause();
+    }
+    [[noreturn]] static void live(int ready, int threads_each) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        fcntl(ready, F_SETFD, FD_CLOEXEC);
+        if (threads_each == 0) {  // a program of its own; the pipe closes when it starts
+            execlp("sleep", "sleep", "600", nullptr);
+            _exit(1);
+        }
+        for (int i = 1; i < threads_each; ++i) std::thread([] { while (true) pause(); }).detach();
+        close(ready);
+        while (true) pause();
+    }
+    pid_t head_ = -1;
+    int good_ = 0;
+};
+
+bool room_for(int processes) {
+    rlimit limit{};
+    if (getrlimit(RLIMIT_NPROC, &limit) == 0 && limit.rlim_cur < static_cast<rlim_t>(processes) * 2) return false;
+    const long pages = sysconf(_SC_AVPHYS_PAGES);
+    return static_cast<double>(pages) * static_cast<double>(sysconf(_SC_PAGESIZE)) > processes * 400e3;
+}
+
+unsigned long parse(const char* at, std::size_t size) {
+    unsigned long sum = 0;
+    for (const char* end = at + size; at < end;) {
+        unsigned digit = static_cast<unsigned char>(*at++) - '0';
+        if (digit > 9) continue;
+        unsigned long value = digit;
+        while (at < end && (digit = static_cast<unsigned char>(*at) - '0') <= 9) {
+            value = value * 10 + digit;
+            ++at;
+        }
+        sum += value;
+    }
+    return sum;
+}
+
+unsigned long read_naively(const ProcessTable& table) {
+    static char buffer[8192];
+    unsigned long sum = 0;
+    char path[64];
+    for (std::size_t row = 0; row < table.count; ++row) {
+        for (const char* name : {"stat", "io", "status", "statm", "schedstat"}) {
+            std::snprintf(path, sizeof path, "/proc/%d/%s", table.pid[row], name);
+            const int fd = open(path, O_RDONLY | O_CLOEXEC);
+            if (fd < 0) continue;
+            const ssize_t size = read(fd, buffer, sizeof buffer);
+            close(fd);
+            if (size > 0) sum += parse(buffer, static_cast<std::size_t>(size));
+        }
+    }
+    return sum;
+}
+
+std::unique_ptr<ProcessScanner> make(Tier tier) {
+    auto made = sources::make_scanner(tier, {}, system_io(), kClock);
+    if (!made) {
+        std::printf("host_processes_%s left out: %s\n", to_string(tier), made.error().what);
+        return nullptr;
+    }
+    return std::move(*made);
+}
+
+bool report(const std::string& name, double value, const char* against, double ratio, double bar, bool good) {
+    return bench::report(("host_processes_" + name).c_str(), value, "ns", against, ratio, bar, good);
+}
+
+bool agree(const ProcessTable& a, const ProcessTable& b) {
+    std::size_t same = 0;
+    for (std::size_t i = 0, j = 0; i < a.count && j < b.count;) {
+        if (a.pid[i] == b.pid[j]) same += a.start_time_ns[i] == b.start_time_ns[j] && a.ppid[i] == b.ppid[j];
+        a.pid[i] <= b.pid[j] ? ++i : ++j;
+    }
+    return same * 100 >= a.count * 99;  // others come and go meanwhile
+}
+
+bool bench_bpf(int processes, std::vector<unsigned char>& memory, double naive_ns) {
+    const auto scanner = make(Tier::bpf);
+    if (scanner == nullptr) return true;
+    ProcessTable table;
+    if (!scanner->scan(table)) return report("bpf/hot", 0, "a table", 0, 0, false);
+    const auto count = static_cast<double>(table.count);
+    const auto scan = [&] { (void)scanner->scan(table); };
+    const double hot = median_ns(101, scan) / count;
+    const double cold = median_ns(31, scan, [&] { touch(memory); }) / count;
+    const std::string size = "/" + std::to_string(processes);
+    const double hot_bar = naive_ns == 0 ? 600 : 180;  // so many fit no cache: never hot
+    bool good = report("bpf/hot" + size, hot, "one process", 1, hot_bar, hot <= hot_bar);
+    good = report("bpf/cold" + size, cold, "one process", 1, 600, cold <= 600) && good;
+    if (naive_ns == 0) return good;
+    return report("bpf/naive" + size, cold, "five files, cold; ratio wanted >= 60", naive_ns / cold, naive_ns / 60,
+                  naive_ns >= 60 * cold) && good;
+}
+
+bool bench_threads() {
+    const auto scanner = make(Tier::bpf);
+    if (scanner == nullptr) return true;
+    constexpr int kProcesses = 20;
+    constexpr int kThreads = 200;
+    ProcessTable table;
+    const auto scan = [&] { (void)scanner->scan(table); };
+    const double before = median_ns(51, scan);
+    const Crowd crowd(kProcesses, kThreads);
+    const double after = median_ns(51, scan);
+    const double each = (after - before) / (crowd.good() * kThreads);
+    return report("bpf/thread", each, "a further thread", 1, 100, each <= 100);
+}
+
+bool bench_gated(int processes, std::vector<unsigned char>& memory, const Crowd& crowd, double naive_ns) {
+    const auto scanner = make(Tier::gated);
+    if (scanner == nullptr) return true;
+    ProcessTable table;
+    const auto scan = [&] { (void)scanner->scan(table); };
+    scan();
+    // Others run, too: two scans with different shares of processes that ran tell the two prices apart.
+    const double calm = median_ns(31, scan, [&] { touch(memory); });
+    const auto calm_idle = static_cast<double>(table.gated);
+    const double calm_ran = static_cast<double>(table.count) - calm_idle;
+    const double busy = median_ns(15, scan, [&] {
+        crowd.wake();
+        usleep(100'000);
+        touch(memory);
+    });
+    const auto busy_idle = static_cast<double>(table.gated);
+    const double busy_ran = static_cast<double>(table.count) - busy_idle;
+    if (busy_ran < processes * 0.9) std::printf("host_processes_gated/active: only %.0f ran\n", busy_ran);
+    const double active = (busy * calm_idle - calm * busy_idle) / (busy_ran * calm_idle - calm_ran * busy_idle);
+    const double idle = (calm - active * calm_ran) / calm_idle;
+    const std::string size = "/" + std::to_string(processes);
+    const bool good = report("gated/idle" + size, idle, "five files, cold", naive_ns / idle, 1000, idle <= 1000);
+    return report("gated/active" + size, active, "five files, cold", naive_ns / active, 7000, active <= 7000) && good;
+}
+
+}  // namespace
+
+int main() {
+    constexpr int kProcesses = 1000;
+    constexpr int kMany = 20'000;
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    rlimit files{};
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+    bool good = bench_threads();
+    if (room_for(kMany)) {  // before this process grows: its children share what it has
+        const Crowd crowd(kMany, 1);
+        std::vector<unsigned char> memory(kColdBytes);
+        if (crowd.good() == kMany) good = bench_bpf(kMany, memory, 0) && good;
+    }
+    const Crowd crowd(kProcesses, 0);
+    std::vector<unsigned char> memory(kColdBytes);
+    ProcessTable walked;
+    if (crowd.good() < kProcesses || !make(Tier::tree)->scan(walked)) return 1;
+    for (const Tier tier : {Tier::bpf, Tier::taskstats, Tier::gated}) {
+        ProcessTable table;
+        const auto scanner = make(tier);
+        if (scanner == nullptr) continue;
+        if (!scanner->scan(table) || !agree(walked, table)) return 1;
+    }
+    unsigned long sum = 0;
+    const double naive = median_ns(5, [&] { sum += read_naively(walked); }, [&] { touch(memory); }) /
+                         static_cast<double>(walked.count);
+    std::printf("naive: %.0f ns a process (%lu)\n", naive, sum % 10);
+    good = bench_bpf(kProcesses, memory, naive) && good;
+    good = bench_gated(kProcesses, memory, crowd, naive) && good;
+    return good ? 0 : 1;
+}

@@ -1,0 +1,28 @@
+// One process as processes.bpf.c writes it and the tier `bpf` reads it: the layout both sides share.
+#ifndef ARGUS_BPF_PROCESS_RECORD_H
+#define ARGUS_BPF_PROCESS_RECORD_H
+
+#define ARGUS_PROCESS_NAME_BYTES 64
+#define ARGUS_PROCESS_LONG_NAME 1u  // flags: full_name holds the name, else comm does
+#define ARGUS_PROCESS_TORN 2u       // flags: threads ended while they were summed, each time it was tried
+#define ARGUS_PROCESS_MEMORY 4u     // flags: has an address space
+
+struct argus_process_record {
+    unsigned long long start_boottime_ns;
+    unsigned long long utime_ns, stime_ns, runtime_ns;      // all threads, also those that ended
+    unsigned long long adjusted_utime_ns, adjusted_stime_ns;  // what the kernel last told a reader of /proc
+    unsigned long long run_delay_ns;                        // of the threads that live
+    unsigned long long minor_faults, major_faults;
+    unsigned long long read_chars, write_chars, read_bytes, write_bytes;
+    unsigned long long voluntary_switches, involuntary_switches;
+    unsigned long long cgroup_id;
+    long long file_pages, anon_pages, swap_pages, shmem_pages;
+    unsigned long long virtual_pages;
+    int pid, ppid, nr_threads, static_prio, last_cpu;
+    unsigned int uid, state, flags;
+    char comm[16];
+    unsigned char unused[40];
+    char full_name[ARGUS_PROCESS_NAME_BYTES];  // a cache line of its own: few processes need it
+};
+
+#endif
