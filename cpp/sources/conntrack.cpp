@@ -11,10 +11,10 @@
 #include "sources/conntrack.hpp"
 
 #include <algorithm>
-#include <optional>
 #include <string>
 
 #include "sources/kernel_file.hpp"
+#include "sources/number_file.hpp"
 #include "sources/protocol_counters.hpp"
 #include "sources/series_slot.hpp"
 #include "sources/source.hpp"
@@ -85,25 +85,17 @@ public:
         PollReport report;
         const auto text = count_.read();
         if (!text) return text.error();
-        const auto count = number(*text);
+        const auto count = parse_number_line(*text);
         if (!count) {
             return Error{Errc::malformed, 0, "proc/sys/net/netfilter/nf_conntrack_count: expected an unsigned number"};
         }
-        emit_gauge(0, *count, "system.network.conntrack.count", "{connection}", emit, report);
-        emit_limit(*count, emit, report);
+        emit_gauge(0, static_cast<double>(*count), "system.network.conntrack.count", "{connection}", emit, report);
+        emit_limit(static_cast<double>(*count), emit, report);
         emit_stat(emit, report);
         return report;
     }
 
 private:
-    // A value of /proc/sys; one without its newline was cut.
-    static std::optional<double> number(std::string_view text) noexcept {
-        std::uint64_t value = 0;
-        Scanner scanner(text);
-        if (!scanner.number(value) || scanner.rest() != "\n") return std::nullopt;
-        return static_cast<double>(value);
-    }
-
     void emit_gauge(std::size_t slot, double value, const char* name, const char* unit, Emit& emit,
                     PollReport& report) {
         gauges_[slot].emit(emit, report, value, [&] { return SeriesInfo{name, unit, Kind::gauge, ""}; });
@@ -115,14 +107,14 @@ private:
             if (text.error().code != Errc::unavailable) ++report.malformed;
             return;
         }
-        const auto limit = number(*text);
+        const auto limit = parse_number_line(*text);
         if (!limit) {
             ++report.malformed;
             return;
         }
-        if (*limit <= 0) return;  // 0 = no limit
-        emit_gauge(1, *limit, "system.network.conntrack.limit", "{connection}", emit, report);
-        emit_gauge(2, count / *limit, "system.network.conntrack.utilization", "1", emit, report);
+        if (*limit == 0) return;  // 0 = no limit
+        emit_gauge(1, static_cast<double>(*limit), "system.network.conntrack.limit", "{connection}", emit, report);
+        emit_gauge(2, count / static_cast<double>(*limit), "system.network.conntrack.utilization", "1", emit, report);
     }
 
     void emit_stat(Emit& emit, PollReport& report) {

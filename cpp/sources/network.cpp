@@ -14,7 +14,6 @@
 //         shows the namespace of this process, as /proc/net does.
 #include "sources/network.hpp"
 
-#include <fcntl.h>
 #include <linux/if.h>
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
@@ -27,6 +26,7 @@
 
 #include "sources/kernel_file.hpp"
 #include "sources/series_slot.hpp"
+#include "sources/small_file.hpp"
 #include "sources/text.hpp"
 
 namespace argus::sources {
@@ -432,33 +432,15 @@ private:
             --turns;
             link.read = true;
             link.read_at = now;
-            link.speed = parse_link_speed(read_small(link.speed_path)).value_or(kNaN);
+            link.speed = parse_link_speed(text_of(link.speed_path)).value_or(kNaN);
             if (link.index != 0) continue;  // netlink tells whether it is up, at once
-            set_up(link, parse_operstate(read_small(link.operstate_path)));
+            set_up(link, parse_operstate(text_of(link.operstate_path)));
         }
     }
 
-    // The first bytes of a small file, without allocating; empty when it cannot be read.
-    std::string_view read_small(const std::string& path) {
-        constexpr int kInterruptions = 16;
-        int interruptions = 0;
-        int fd = -EINTR;
-        while (fd == -EINTR && interruptions++ < kInterruptions) {
-            fd = io_->open_at(AT_FDCWD, path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY);
-        }
-        if (fd < 0) return {};
-        std::size_t size = 0;
-        while (size < small_.size() && interruptions < 2 * kInterruptions) {
-            const ssize_t got = io_->pread(fd, small_.data() + size, small_.size() - size, static_cast<off_t>(size));
-            if (got == -EINTR) {
-                ++interruptions;
-                continue;
-            }
-            if (got <= 0) break;
-            size += static_cast<std::size_t>(got);
-        }
-        io_->close(fd);
-        return {small_.data(), size};
+    // Empty when it cannot be read.
+    std::string_view text_of(const std::string& path) noexcept {
+        return read_small(*io_, path.c_str(), small_) == 0 ? small_.view() : std::string_view{};
     }
 
     static void emit_link(Link& link, Emit& emit, PollReport& report) {
@@ -489,7 +471,7 @@ private:
     NetlinkSocket notices_;
     std::vector<Link> links_;  // by netlink: sorted by index
     std::vector<Listed> listed_;
-    std::array<char, 64> small_{};
+    SmallText small_;
     std::size_t next_device_ = 0;
     std::uint64_t polls_ = 0;
     Nanos listed_at_ = 0;

@@ -3,12 +3,13 @@
 //     system.network.<group>.<counter>
 //
 // <group> is the prefix of the kernel's line in lower case, without a trailing Ext or Msg: Tcp and TcpExt are tcp,
-// IpExt is ip, MPTcpExt is mptcp, Ip6 of snmp6 is ip6. <counter> is the kernel's name in snake case, without the group's
-// name before it: RetransSegs is retrans_segs, TCPTimeouts is timeouts, ListenDrops is listen_drops, TCPMD5NotFound is
-// md5_not_found, FragOKs is frag_oks. The unit follows from the name's end: Octets By; Segs {segment}; Pkts {packet};
-// Datagrams {datagram}; Errors, Errs {error}; Estab {connection}; Chrono and the retransmission limits s, from ms; else
-// {event}. All count, but Forwarding, DefaultTTL, RtoAlgorithm, RtoMin, RtoMax, MaxConn and the CurrEstab, which are
-// levels. A negative level means that there is none (MaxConn -1) and is not emitted.
+// IpExt is ip, MPTcpExt is mptcp, Ip6 of snmp6 is ip6. <counter> is the kernel's name in snake case, without the
+// group's name before it: RetransSegs is retrans_segs, TCPTimeouts is timeouts, ListenDrops is listen_drops,
+// TCPMD5NotFound is md5_not_found, FragOKs is frag_oks. The unit follows from the name's end: Octets By; Segs
+// {segment}; Pkts {packet}; Datagrams {datagram}; Errors, Errs {error}; Estab {connection}; Chrono and the
+// retransmission limits s, from ms; else {event}. All count, but Forwarding, DefaultTTL, RtoAlgorithm, RtoMin, RtoMax,
+// MaxConn and the CurrEstab, which are levels. A negative level means that there is none (MaxConn -1) and is not
+// emitted.
 //
 // Source: kernel net/ipv4/proc.c, net/ipv6/proc.c, net/mptcp/mib.c, Documentation/networking/snmp_counter.rst.
 #pragma once

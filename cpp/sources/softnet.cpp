@@ -13,6 +13,7 @@
 #include <string>
 
 #include "sources/cpu.hpp"
+#include "sources/cpufreq.hpp"
 #include "sources/kernel_file.hpp"
 #include "sources/series_slot.hpp"
 #include "sources/source.hpp"
@@ -67,29 +68,6 @@ Result<SoftnetLine> parse_softnet(std::string_view line) {
     return out;
 }
 
-bool parse_online_cpus(std::string_view text, std::vector<std::uint32_t>& out) {
-    out.clear();
-    while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.remove_suffix(1);
-    while (!text.empty()) {
-        const std::string_view part = text.substr(0, text.find(','));
-        text.remove_prefix(std::min(text.size(), part.size() + 1));
-        const std::size_t dash = part.find('-');
-        std::uint64_t first = 0;
-        std::uint64_t last = 0;
-        Scanner begin(part.substr(0, dash));
-        if (!begin.number(first) || !begin.done()) return false;
-        last = first;
-        if (dash != std::string_view::npos) {
-            Scanner end(part.substr(dash + 1));
-            if (!end.number(last) || !end.done()) return false;
-        }
-        const bool ascending = out.empty() || first > out.back();
-        if (!ascending || last < first || last >= static_cast<std::uint64_t>(kMaxCpus)) return false;
-        for (std::uint64_t cpu = first; cpu <= last; ++cpu) out.push_back(static_cast<std::uint32_t>(cpu));
-    }
-    return !out.empty();
-}
-
 namespace {
 
 class SoftnetSource final : public Source {
@@ -142,11 +120,11 @@ private:
         const bool numbered = std::all_of(lines_.begin(), lines_.end(), [](const auto& line) { return line.cpu; });
         if (numbered) return true;
         const auto text = online_.read();
-        const bool known = text && parse_online_cpus(*text, cpus_);
+        const bool known = text && parse_cpu_list(*text, cpus_);
         if (!whole || (known && cpus_.size() != lines_.size())) return false;
         for (std::size_t i = 0; i < lines_.size(); ++i) {
             if (lines_[i].cpu) return false;
-            lines_[i].cpu = known ? cpus_[i] : static_cast<std::uint32_t>(i);
+            lines_[i].cpu = known ? static_cast<std::uint32_t>(cpus_[i]) : static_cast<std::uint32_t>(i);
         }
         return true;
     }
@@ -180,7 +158,7 @@ private:
     KernelFile softnet_;
     KernelFile online_;
     std::vector<SoftnetLine> lines_;
-    std::vector<std::uint32_t> cpus_;
+    std::vector<std::int32_t> cpus_;
     std::vector<Processor> processors_;  // by number
     std::uint64_t polls_ = 0;
 };

@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <optional>
 #include <string_view>
-#include <vector>
 
 #include "base/result.hpp"
 
@@ -21,8 +20,5 @@ struct SoftnetLine {
 
 // One line of /proc/net/softnet_stat: 9 to 32 hexadecimal words.
 [[nodiscard]] Result<SoftnetLine> parse_softnet(std::string_view line);
-
-// "0-3,5" as the processors it names, ascending; false when it is no such list or names more than a kernel can have.
-[[nodiscard]] bool parse_online_cpus(std::string_view text, std::vector<std::uint32_t>& out);
 
 }  // namespace argus::sources

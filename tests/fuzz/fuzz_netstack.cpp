@@ -7,7 +7,6 @@
 #include <cstdlib>
 #include <span>
 #include <string_view>
-#include <vector>
 
 #include "sources/conntrack.hpp"
 #include "sources/cpu.hpp"
@@ -101,10 +100,6 @@ void sockstat(std::string_view text) {
 void softnet(std::string_view line) {
     const auto parsed = parse_softnet(line);
     if (parsed && parsed.value().cpu) must(*parsed.value().cpu < static_cast<std::uint32_t>(kMaxCpus));
-    static std::vector<std::uint32_t> cpus;
-    if (!parse_online_cpus(line, cpus)) return;
-    must(!cpus.empty() && cpus.back() < static_cast<std::uint32_t>(kMaxCpus));
-    for (std::size_t i = 1; i < cpus.size(); ++i) must(cpus[i - 1] < cpus[i]);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <linux/netlink.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <deque>
@@ -111,7 +112,7 @@ inline const sources::NetlinkIo kFakeNetlink{
         if (next.failure != 0) return -next.failure;
         origin = {next.kernel, next.cut};
         const std::size_t given = std::min(size, next.datagram.size());
-        std::memcpy(buffer, next.datagram.data(), given);
+        std::copy_n(next.datagram.begin(), given, static_cast<std::byte*>(buffer));
         return static_cast<ssize_t>(given);
     },
     [](int, int) {

@@ -274,8 +274,10 @@ TEST_CASE("sockets: what is counted here is what the text lists") {
         const auto before = text_states();
         report = source.value()->poll(0, memory);
         const auto after = text_states();
-        agree = report.ok() && before == after && memory.at(connections("established")) == after[1] &&
-                memory.at(connections("listen")) == after[10] && memory.at(connections("close_wait")) == after[8];
+        agree = report.ok();
+        for (const auto& [state, name] : {std::pair{1U, "established"}, {8U, "close_wait"}, {10U, "listen"}}) {
+            agree = agree && before[state] == after[state] && memory.at(connections(name)) == after[state];
+        }
     }
     CHECK(agree);
     if (report.ok()) {

@@ -54,16 +54,6 @@ TEST_CASE("softnet: lines that are no words of hexadecimal are refused") {
     CHECK(!sources::parse_softnet(long_line).ok());
 }
 
-TEST_CASE("softnet: lists of processors") {
-    std::vector<std::uint32_t> cpus;
-    REQUIRE(sources::parse_online_cpus("0-2,5,8-9\n", cpus));
-    CHECK(cpus == std::vector<std::uint32_t>{0, 1, 2, 5, 8, 9});
-    for (const char* text : {"", "\n", "a", "3-1", "1,1", "2,1", "0-8192", "0-99999999999999999999999", "1-", "-1",
-                             "0,,2", "0 1"}) {
-        CHECK_MESSAGE(!sources::parse_online_cpus(text, cpus), text);
-    }
-}
-
 TEST_CASE("softnet: the captured file, by processor") {
     Tree tree("6.18");
     Memory memory;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -107,6 +108,44 @@ def test_values_agree_with_an_independent_reading(captured: HostSample) -> None:
         assert values[f"system.interrupts{{{label}interrupt.name={name}}}"] == sum(counts)
     allocated, unused, limit = map(int, (KERNEL / "proc/sys/fs/file-nr").read_text().split())
     assert values["system.file_handle.utilization"] == (allocated - unused) / limit
+
+
+def protocol_name(group: str, key: str) -> str:
+    """The naming rule of the kernel's protocol counters, written anew."""
+    group = re.sub(r"(ext|msg)$", "", group.lower())
+    key = re.sub(rf"^{group}(?=[A-Z])", "", key, flags=re.IGNORECASE) if key[len(group) :][:1].isupper() else key
+    words = re.findall(r"[A-Z]{2,}s(?![a-z])|[A-Z]+v\d+|[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*", key)
+    return f"system.network.{group}.{'_'.join(words).lower()}"
+
+
+def test_tables_of_the_network_agree_with_an_independent_reading(captured: HostSample) -> None:
+    """Each number of snmp, netstat and snmp6 is there under its name, and nothing else is in their groups."""
+    values = captured.as_dict()
+    expected: dict[str, float] = {}
+    for name in ("snmp", "netstat"):
+        lines = (KERNEL / "proc/net" / name).read_text().splitlines()
+        for header, numbers in zip(lines[::2], lines[1::2], strict=True):
+            group, keys = header.split(": ")
+            for key, number in zip(keys.split(), numbers.split()[1:], strict=True):
+                scale = 1e-3 if key in ("RtoMin", "RtoMax") or key.endswith("Chrono") else 1
+                expected[protocol_name(group, key)] = int(number) * scale
+    for line in (KERNEL / "proc/net/snmp6").read_text().splitlines():
+        key, number = line.split()
+        family, rest = key.split("6", 1)
+        expected[protocol_name(f"{family}6", rest)] = int(number)
+    assert expected.pop("system.network.tcp.max_conn") == -1
+    assert {name: values[name] for name in expected} == expected
+    groups = {name.rsplit(".", 1)[0] for name in expected} - {"system.network.tcp"}  # which sockets share
+    assert {name for name in values if name.rsplit(".", 1)[0] in groups} <= set(expected)
+    for cpu, line in enumerate((KERNEL / "proc/net/softnet_stat").read_text().splitlines()):
+        words = [int(word, 16) for word in line.split()]
+        assert words[12] == cpu
+        for metric, word in zip(("processed", "dropped", "squeezed"), words, strict=False):
+            assert values[f"system.network.softnet.{metric}{{cpu.logical_number={cpu}}}"] == word
+    names, *rows = (KERNEL / "proc/net/stat/nf_conntrack").read_text().splitlines()
+    for name, *column in zip(names.split(), *(row.split() for row in rows), strict=True):
+        if name != "entries":
+            assert values[f"system.network.conntrack.{name}"] == sum(int(word, 16) for word in column)
 
 
 def test_sensors_of_a_machine_of_metal_are_read_in_base_units() -> None:
