@@ -22,11 +22,12 @@ from typing import Any, Final
 
 import msgspec
 
-from argus.config import Config, read_catalogue
+from argus.config import Config, SourceSettings, read_catalogue
 from argus.guard import start_time_ns
 from argus.schema import StopKind
 
 _GIB: Final = 2**30
+_ESSENTIAL: Final = frozenset({"cpu", "memory", "pressure", "network"})  # sources that any Linux host can feed
 _IO_VALID: Final = 4  # bit of the process table's `valid` column
 _NETWORK_FILE_SYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "lustre", "ocfs2", "gfs2"}
@@ -179,15 +180,24 @@ def _sources(catalog: Mapping[str, Any] | None, config: Config) -> Iterator[Find
     host = Host(config.host.proc, config.host.sys, config.host.cgroup or None)
     sample = host.read()
     gaps = {line.partition(":")[0]: line.partition(":")[2].strip() for line in host.missing}
+    entries = read_catalogue(catalog).sources
+    seen = [e for e in entries if e.name not in gaps and config.sources.get(e.name, SourceSettings()).enabled]
+    yield _count("metric groups", len(seen), len(entries), "sources of the catalogue are read", "see the sources below")
     observed = sum(1 for value in sample.values if value == value)
     yield _count("host series", observed, len(sample.names), "values read", "see the sources below")
-    for entry in read_catalogue(catalog).sources:
+    for entry in entries:
         what = f"source {entry.name}"
         settings = config.sources.get(entry.name)
         if settings is not None and not settings.enabled:
             yield _partial(what, "switched off by the configuration", f"set sources.{entry.name}.enabled = true")
         elif entry.name in gaps:
-            yield _missing(what, _printable(gaps[entry.name]), entry.fix or f"needs {entry.requires}")
+            # Not every machine has sensors or a GPU; without a processor's or memory's numbers there is no host plane.
+            lacking = _missing if entry.name in _ESSENTIAL else _partial
+            yield lacking(
+                what,
+                _printable(gaps[entry.name].removesuffix(f"; {entry.fix}")),
+                entry.fix or f"needs {entry.requires}",
+            )
         elif entry.name == "perf" and sample.as_dict().get("system.perf.events{perf.type=hardware}") == 0:
             fix = "run where the processor's counters are shown to the machine: few virtual ones do"
             yield _partial(what, "software events only: there is no PMU", fix)
