@@ -30,7 +30,7 @@ using sources::ProcessScanner;
 using sources::ProcessTable;
 using sources::Tier;
 
-constexpr double kNaiveRatio = 50;  // times cheaper than five files of each process, both cold
+constexpr double kNaiveRatio = 60;  // times cheaper than five files of each process, both cold
 constexpr std::size_t kColdBytes = 96 << 20;
 const SystemClock kClock;
 
@@ -182,7 +182,7 @@ bool bench_bpf(int processes, std::vector<unsigned char>& memory, double naive_n
     const double hot = median_ns(101, scan) / count;
     const double cold = median_ns(31, scan, [&] { touch(memory); }) / count;
     const std::string size = "/" + std::to_string(processes);
-    const double hot_bar = naive_ns == 0 ? 600 : 180;  // so many fit no cache: never hot
+    const double hot_bar = naive_ns == 0 ? 600 : 150;  // so many fit no cache: never hot
     bool good = report("bpf/hot" + size, hot, "one process", 1, hot_bar, hot <= hot_bar);
     good = report("bpf/cold" + size, cold, "one process", 1, 600, cold <= 600) && good;
     if (naive_ns == 0) return good;
@@ -227,7 +227,7 @@ bool bench_gated(int processes, std::vector<unsigned char>& memory, const Crowd&
     const std::string size = "/" + std::to_string(processes);
     const bool good = report("gated/idle" + size, idle, "five files, cold", naive_ns / idle, 1000, idle <= 1000);
     return report("gated/active" + size, active, "five files, cold", naive_ns / active,
-                  12'000, active <= 12'000) && good;
+                  7'000, active <= 7'000) && good;
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ _IDLE = 1000
 _WARM_UP_S = 6.0
 _MEASURED_S = 20.0
 _START_S = 30.0
-_CPU_BAR = 6.0  # % of one core
+_CPU_BAR = 1.0  # % of one core
 _RSS_BAR = 120.0  # MB
 
 

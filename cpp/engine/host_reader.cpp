@@ -9,6 +9,7 @@ namespace argus::engine {
 class HostReader::Collect final : public sources::Emit {
 public:
     explicit Collect(HostReader& reader) : reader_(&reader) {}
+    std::size_t source = 0;  // that is polled now
 
     [[nodiscard]] Slot open_series(SeriesInfo info) override {
         HostReader& r = *reader_;
@@ -20,7 +21,7 @@ public:
         }
         const Slot slot{r.free_.back(), 0};
         r.free_.pop_back();
-        r.series_[slot.index] = {std::move(info), true};
+        r.series_[slot.index] = {std::move(info), true, source};
         return slot;
     }
     void close_series(Slot slot) override {
@@ -40,7 +41,8 @@ HostReader::HostReader(const sources::Roots& roots, std::span<const sources::Sou
     for (const sources::SourceDescriptor* descriptor : catalog) {
         auto opened = descriptor->open(roots, io);
         if (opened) {
-            sources_.push_back(std::move(*opened));
+            const bool slow = descriptor->lane == sources::Lane::slow;
+            sources_.push_back({std::move(*opened), slow ? descriptor->interval_ms * kMillisecond : 0});
         } else {
             missing_.push_back(std::string(descriptor->name) + ": " + opened.error().what + ": " +
                                to_string(opened.error().code) + ", needs " + descriptor->requires_ + "; " +
@@ -52,11 +54,19 @@ HostReader::HostReader(const sources::Roots& roots, std::span<const sources::Sou
 Nanos HostReader::read() {
     const Nanos wall = clock_->wall();
     const std::uint64_t before = version_;
-    std::fill(values_.begin(), values_.end(), std::numeric_limits<double>::quiet_NaN());
+    const Nanos started = clock_->mono();
+    for (Opened& each : sources_) {
+        each.polled = each.due <= started;
+        if (each.polled) each.due = started + each.interval;
+    }
+    for (std::size_t i = 0; i < values_.size(); ++i) {
+        if (sources_[series_[i].source].polled) values_[i] = std::numeric_limits<double>::quiet_NaN();
+    }
     Collect collect(*this);
-    for (const auto& source : sources_) {
+    for (Opened& each : sources_) {
+        collect.source = static_cast<std::size_t>(&each - sources_.data());
         // A source that fails this once leaves its series NaN: not observed.
-        [[maybe_unused]] const auto report = source->poll(clock_->mono(), collect);
+        if (each.polled) [[maybe_unused]] const auto report = each.source->poll(clock_->mono(), collect);
     }
     if (version_ != before) {
         order_.clear();

@@ -1,4 +1,5 @@
-// One poll of all sources into one dense array, without threads, rings or rates: what argus.Host().read() is.
+// One poll of all sources into one dense array, without threads, rings or rates: what argus.Host().read() is. Sources
+// of the slow lane are polled when their interval is over; between, their last values stand.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,7 @@ public:
     HostReader(const sources::Roots& roots, std::span<const sources::SourceDescriptor* const> catalog, const Io& io,
                const Clock& clock);
 
-    // Polls all; the views below hold until the next call. Returns Clock::wall() of the poll.
+    // Polls what is due; the views below hold until the next call. Returns Clock::wall() of the poll.
     [[nodiscard]] Nanos read();
 
     [[nodiscard]] std::size_t size() const noexcept { return order_.size(); }  // open series
@@ -32,11 +33,18 @@ private:
     struct Entry {
         SeriesInfo info;
         bool open = false;
+        std::size_t source = 0;
+    };
+    struct Opened {
+        std::unique_ptr<sources::Source> source;
+        Nanos interval = 0;  // 0 = polled by every read
+        Nanos due = 0;
+        bool polled = false;  // by this read
     };
     class Collect;
 
     const Clock* clock_;
-    std::vector<std::unique_ptr<sources::Source>> sources_;
+    std::vector<Opened> sources_;
     std::vector<std::string> missing_;
     std::vector<Entry> series_;
     std::vector<double> values_;

@@ -57,16 +57,17 @@ class Host:
     >>> sample.as_dict()["system.memory.limit"] > 0
     True
 
-    Source
-    ------
-    /proc/{stat,loadavg,uptime,meminfo,vmstat,net/dev,pressure/*}.
+    Notes
+    -----
+    Sources of the slow lane (file systems, sensors, cgroups, sockets, …) are read again when
+    their interval is over, most after 10 s; between, their last values stand.
     """
 
     def __init__(self, proc: str = "/proc", sys: str = "/sys", cgroup: str | None = None) -> None:
         self._core = _core.Host(proc=str(proc), sys=str(sys), cgroup="" if cgroup is None else str(cgroup))
 
     def read(self) -> HostSample:
-        """Read every source once. The GIL is released; `names`, `units`, `kinds` are shared until the layout changes.
+        """Read every source that is due. The GIL is released; `names`, `units`, `kinds` are shared until the layout changes.
 
         Returns
         -------

@@ -239,4 +239,31 @@ TEST_CASE("host reader: one dense array, labels only where a series is open") {
     CHECK(test::allocations() == before);
 }
 
+TEST_CASE("host reader: a slow source is read again when its interval is over, and keeps its values until then") {
+    Tree tree("6.18");
+    ManualClock clock(kSecond);
+    const sources::SourceDescriptor* const both[] = {&sources::memory_source, &sources::kernel_source};
+    HostReader reader(tree.roots(), both, system_io(), clock);
+    const auto value = [&](const std::string& name) {
+        std::vector<double> values(reader.size());
+        reader.copy_values(values);
+        for (std::size_t i = 0; i < values.size(); ++i) {
+            if (reader.info(i).full_name() == name) return values[i];
+        }
+        return -1.0;
+    };
+    (void)reader.read();
+    const double entropy = value("system.kernel.entropy");
+    REQUIRE(entropy > 0);
+    tree.write("proc/sys/kernel/random/entropy_avail", "7\n");
+    tree.write("proc/meminfo", "MemTotal: 5 kB\n");
+    clock.advance(kSecond);
+    (void)reader.read();
+    CHECK(value("system.kernel.entropy") == entropy);
+    CHECK(value("system.memory.limit") == 5 * 1024);
+    clock.advance(10 * kSecond);
+    (void)reader.read();
+    CHECK(value("system.kernel.entropy") == 7);
+}
+
 }  // namespace argus::engine
