@@ -91,9 +91,15 @@ def render_status(reply: Mapping[str, Any]) -> str:
             f"        {source['name']:10} {source['state']:12} {source['polls']} polls, {source['emitted']} values, "
             f"{source['errors']} errors, {source['missed']} missed ticks{trouble}"
         )
+    for lane in reply["lanes"]:
+        p50, p99 = lane["lateness_p50_ns"] / 1e3, lane["lateness_p99_ns"] / 1e3
+        lines.append(
+            f"        {lane['name']:12} woke {lane['wakes']} times, late {p50:.0f} us (p50), {p99:.0f} us (p99), "
+            f"{lane['bursts']} bursts"
+        )
     lines.append(
         f"events  {reply['accepted']} accepted, {reply['rejected_total']} rejected from {len(reply['event_sources'])} "
-        f"sources; {reply['live_sessions']} sessions, {reply['live_tasks']} tasks; {reply['shed']} records shed"
+        f"sources; {reply['events']['live_tasks']} tasks live; {reply['shed']} records shed"
     )
     for source in reply["event_sources"][:10]:
         rejected = ", ".join(f"{reason} {count}" for reason, count in source["rejected"].items() if count)

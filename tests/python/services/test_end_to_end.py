@@ -99,6 +99,10 @@ def test_a_spending_loop_is_killed_flagged_issued_and_journalled(collector: Path
     assert argus(collector, "verify", "--config", "argus.toml").returncode == 0
     status = json.loads(argus(collector, "status", "--config", "argus.toml", "--json").stdout)
     assert any("hard_kill" in flag for flag in status["flags"])
+    told = argus(collector, "status", "--config", "argus.toml")
+    assert told.returncode == 0, told.stderr
+    assert "hard_kill session:" in told.stdout
+    assert "argus-fast" in told.stdout
     incidents = json.loads(argus(collector, "incidents", "--config", "argus.toml", "--json").stdout)
     worst = incidents[0]
     assert (worst["severity"], worst["cause"]) == ("critical", "runaway")

@@ -72,8 +72,6 @@ def reply(**fields: Any) -> dict[str, Any]:
             "processes": 4,
             "accepted": 7,
             "rejected_total": 2,
-            "live_sessions": 1,
-            "live_tasks": 3,
             "shed": 0,
             "flags": [],
             "incidents": 0,
