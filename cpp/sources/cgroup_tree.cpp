@@ -102,9 +102,9 @@ Result<bool> find_mounted(const Roots& roots, const Io& io, std::vector<Hierarch
     if (!text) return text.error();
     Scanner scanner(*text);
     std::string_view line;
-    Mount mount;
+    CgroupMount mount;
     while (scanner.line(line)) {
-        if (!parse_mount(line, mount)) continue;
+        if (!parse_cgroup_mount(line, mount)) continue;
         const bool unified = mount.type == "cgroup2";
         const std::uint32_t bits = unified ? kUnified : mount.type == "cgroup" ? controllers_of(mount.super) : 0;
         std::string directory = bits == 0 ? std::string() : reachable(roots, mount.point);
@@ -149,7 +149,7 @@ Result<bool> find_given(const Roots& roots, const Io& io, std::vector<Hierarchy>
 }  // namespace
 
 // 32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime shared:9 - cgroup cgroup rw,cpu
-bool parse_mount(std::string_view line, Mount& out) {
+bool parse_cgroup_mount(std::string_view line, CgroupMount& out) {
     Scanner fields(line);
     std::uint64_t number = 0;
     if (!fields.number(number) || !fields.number(number)) return false;

@@ -19,14 +19,14 @@
 namespace argus::sources {
 
 // One line of mountinfo, its octal escapes (\040) undone.
-struct Mount {
+struct CgroupMount {
     std::string device;  // "0:29"
     std::string root;    // what of the file system is shown: "/" or a path inside it
     std::string point;
     std::string type;    // "cgroup2"
     std::string super;   // options of the file system: "rw,cpu,cpuacct"
 };
-[[nodiscard]] bool parse_mount(std::string_view line, Mount& out);
+[[nodiscard]] bool parse_cgroup_mount(std::string_view line, CgroupMount& out);
 
 // Controllers, as bits; kUnified stands for the whole of a version 2 hierarchy.
 inline constexpr std::uint32_t kUnified = 1;

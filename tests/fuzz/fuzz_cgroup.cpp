@@ -45,8 +45,8 @@ void names(std::string_view text) {
 }
 
 void mounts(std::string_view text) {
-    Mount mount;
-    if (!parse_mount(text, mount)) return;
+    CgroupMount mount;
+    if (!parse_cgroup_mount(text, mount)) return;
     must(mount.root.starts_with('/') && mount.point.starts_with('/') && mount.point.size() <= text.size());
 }
 

@@ -192,8 +192,8 @@ TEST_CASE("cgroup: inside a cgroup namespace the root is the container's own and
 }
 
 TEST_CASE("cgroup: mount points with escapes, optional fields and other file systems") {
-    sources::Mount mount;
-    REQUIRE(sources::parse_mount(
+    sources::CgroupMount mount;
+    REQUIRE(sources::parse_cgroup_mount(
         "36 35 98:0 /a\\040b /mnt\\134x\\011y rw master:1 shared:7 - cgroup2 none rw,nsdelegate", mount));
     CHECK(mount.root == "/a b");
     CHECK(mount.point == "/mnt\\x\ty");
@@ -202,9 +202,9 @@ TEST_CASE("cgroup: mount points with escapes, optional fields and other file sys
     for (const char* bad : {"", "36", "36 35 98:0 / /mnt rw", "36 35 98:0 / /mnt rw - cgroup2",
                             "x 35 98:0 / / rw - a b c", "36 35 98:0 net:[1] /mnt rw - nsfs nsfs rw"}) {
         CAPTURE(bad);
-        CHECK(!sources::parse_mount(bad, mount));
+        CHECK(!sources::parse_cgroup_mount(bad, mount));
     }
-    REQUIRE(sources::parse_mount("36 35 98:0 / /tail\\04 rw - cgroup2 none rw", mount));
+    REQUIRE(sources::parse_cgroup_mount("36 35 98:0 / /tail\\04 rw - cgroup2 none rw", mount));
     CHECK(mount.point == "/tail\\04");
 
     Tree tree;
