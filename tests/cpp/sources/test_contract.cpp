@@ -100,7 +100,7 @@ TEST_CASE("source: a file cut anywhere never yields a value the whole file does 
             Memory whole;
             (void)opened(*files.source, tree, system_io())->poll(0, whole);
             const std::string text = slurp(kFixtures / "6.18" / file);
-            const std::size_t step = std::max<std::size_t>(1, text.size() / 400);
+            const std::size_t step = std::max<std::size_t>(1, text.size() / 60);
             for (std::size_t size = 0; size < text.size(); size += step) {
                 tree.write(file, text.substr(0, size));
                 Memory cut;
