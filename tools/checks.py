@@ -21,6 +21,8 @@ FUZZ_SECONDS = 60
 FUZZ_SECONDS_MAX = 180
 HEADERS = ("/usr/include", "/usr/local/include")
 SHOWN_LINES = 150
+ASAN = "address,undefined"
+ASAN_FOLDER = "asan"
 KEPT_VARIABLES = ("ARGUS_DATA", "ARGUS_REQUIRE_DATA", "ARGUS_FUZZ_SECONDS")
 
 
@@ -95,13 +97,12 @@ class Bench:
         return outcome
 
 
-def cpp_tests(bench: Bench, folder: str, sanitize: str) -> str:
+def cpp_tests(bench: Bench, folder: str, cxx: str, sanitize: str) -> str:
     """Build the C++ tests into build/<folder> and run them; the answer is their own last line."""
     build = bench.root / "build" / folder
-    cxx = bench.env["CXX"]
     options = ["-DARGUS_TESTS=ON", f"-DARGUS_SANITIZE={sanitize}", f"-DCMAKE_CXX_COMPILER={cxx}"]
     bench.command(["cmake", "-S", bench.root, "-B", build, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", *options])
-    bench.command(["cmake", "--build", build])
+    bench.command(["cmake", "--build", build, "--target", "argus_tests"])
     runtime = {
         "ASAN_OPTIONS": "strict_string_checks=1:detect_stack_use_after_return=1:check_initialization_order=1",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
@@ -143,10 +144,10 @@ def fuzz(bench: Bench, clang: str | None) -> str:
         raise NotRun("tests/fuzz holds no target")
     if clang is None:
         raise NotRun("no clang++ with libFuzzer here (apt-get install clang libclang-rt-<version>-dev)")
-    build = bench.root / "build" / "fuzz"
-    options = ["-DARGUS_FUZZ=ON", "-DARGUS_SANITIZE=address,undefined", f"-DCMAKE_CXX_COMPILER={clang}"]
+    build = bench.root / "build" / ASAN_FOLDER
+    options = ["-DARGUS_FUZZ=ON", f"-DARGUS_SANITIZE={ASAN}", f"-DCMAKE_CXX_COMPILER={clang}"]
     bench.command(["cmake", "-S", bench.root, "-B", build, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", *options])
-    bench.command(["cmake", "--build", build])
+    bench.command(["cmake", "--build", build, "--target", *targets])
     asked = bench.env.get("ARGUS_FUZZ_SECONDS", "")
     total = min(int(asked) if asked.isdigit() else FUZZ_SECONDS, FUZZ_SECONDS_MAX)
     share = max(1, total // len(targets))
@@ -170,9 +171,11 @@ def steps(bench: Bench, clang: str | None) -> Iterator[tuple[str, Callable[[], s
     yield "format", tool("-m", "ruff", "format", "--check", ".")
     yield "mypy", tool("-m", "mypy")
     yield "layers", tool("tools/check_layers.py")
-    yield "cpp", lambda: cpp_tests(bench, "tests", "")
-    yield "cpp-asan-ubsan", lambda: cpp_tests(bench, "asan", "address,undefined")
-    yield "cpp-tsan", lambda: cpp_tests(bench, "tsan", "thread")
+    cxx = bench.env["CXX"]
+    # Most of a check is compiling: the first shares its library with the Python module, the second with the fuzzers.
+    yield "cpp", lambda: cpp_tests(bench, "python", cxx, "")
+    yield "cpp-asan-ubsan", lambda: cpp_tests(bench, ASAN_FOLDER, clang or cxx, ASAN)
+    yield "cpp-tsan", lambda: cpp_tests(bench, "tsan", cxx, "thread")
     yield "cpp-model", lambda: model(bench)
     yield "fuzz", lambda: fuzz(bench, clang)
 

@@ -146,6 +146,8 @@ def missing_packages(system: System, *, for_tests: bool) -> Missing:
     if for_tests:
         if not any(system.has_file(f"{folder}/doctest/doctest.h") for folder in folders):
             required.append("doctest-dev")
+        if not any(system.has_file(f"{folder}/relacy/relacy.hpp") for folder in folders):
+            wanted.append("relacy-dev")
         if system.which("ccache") is None:
             wanted.append("ccache")
         if system.which("clang++") is None:

@@ -386,15 +386,17 @@ private:
         if (event.kind == ProcessEvent::Kind::answer) return;  // to another listener
         lost_messages_ += gaps_.before(event.processor, event.sequence);
         if (event.thread != event.process) return;
-        if (event.kind == ProcessEvent::Kind::fork) forks_.forked(event.process, event.time_ns);
+        if (event.kind == ProcessEvent::Kind::fork) {
+            forks_.forked(event.process, {event.time_ns, event.parent});
+        }
         if (event.kind != ProcessEvent::Kind::exit) return;
-        const Nanos start = forks_.take(event.process);
+        const auto [start, parent] = forks_.take(event.process);
         ++totals_.exits[static_cast<std::size_t>(exit_reason(event.status))];
         if (start != 0 && event.time_ns - start < static_cast<Nanos>(ARGUS_SHORT_LIVED_NS)) ++totals_.short_lived;
         if (sink_ == nullptr) return;
         ExitRecord record;
         record.pid = event.process;
-        record.parent = event.parent;
+        record.parent = event.parent != 0 ? event.parent : parent;  // 0: reaped before the kernel wrote the message
         record.code = static_cast<std::int32_t>(event.status >> 8 & 0xFF);
         record.signal = static_cast<std::int32_t>(event.status & 0x7F);
         record.start_ns = start == 0 ? 0 : start + clock_offset_;
@@ -408,7 +410,7 @@ private:
     std::array<sockaddr_nl, kBatch> senders_{};
     std::array<iovec, kBatch> parts_{};
     std::array<mmsghdr, kBatch> messages_{};
-    ForkTimes forks_;
+    Forks forks_;
     SequenceGaps gaps_;
     ring::SpscRing<ExitRecord>* sink_ = nullptr;
     Nanos clock_offset_ = 0;
@@ -508,9 +510,9 @@ Result<ProcessEvent> parse_process_event(std::span<const std::byte> datagram) no
     }
 }
 
-Nanos ForkTimes::take(std::int32_t pid) noexcept {
+Forks::Fork Forks::take(std::int32_t pid) noexcept {
     Slot& found = slots_[slot(pid)];
-    return found.pid == pid ? std::exchange(found, {}).time : 0;
+    return found.pid == pid ? std::exchange(found, {}).fork : Fork{};
 }
 
 std::uint64_t SequenceGaps::before(std::uint32_t processor, std::uint32_t sequence) noexcept {

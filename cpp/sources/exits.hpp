@@ -92,18 +92,22 @@ struct ProcessEvent {
 };
 [[nodiscard]] Result<ProcessEvent> parse_process_event(std::span<const std::byte> datagram) noexcept;
 
-// When the processes were forked that may be short-lived: a table by pid, the newest wins.
-class ForkTimes {
+// When and by whom the processes were forked that may be short-lived: a table by pid, the newest wins.
+class Forks {
 public:
-    ForkTimes() : slots_(kSlots) {}
-    void forked(std::int32_t pid, Nanos time) noexcept { slots_[slot(pid)] = {time, pid}; }
-    // 0 = not known: it is older than Argus, or its slot went to another. Forgets it.
-    [[nodiscard]] Nanos take(std::int32_t pid) noexcept;
+    struct Fork {
+        Nanos time = 0;
+        std::int32_t parent = 0;
+    };
+    Forks() : slots_(kSlots) {}
+    void forked(std::int32_t pid, Fork fork) noexcept { slots_[slot(pid)] = {fork, pid}; }
+    // Time 0 = not known: it is older than Argus, or its slot went to another. Forgets it.
+    [[nodiscard]] Fork take(std::int32_t pid) noexcept;
 
 private:
     static constexpr std::size_t kSlots = 32'768;
     struct Slot {
-        Nanos time = 0;
+        Fork fork;
         std::int32_t pid = 0;
     };
     static std::size_t slot(std::int32_t pid) noexcept { return static_cast<std::uint32_t>(pid) % kSlots; }

@@ -20,14 +20,14 @@ std::string lower_case(std::string_view text) {
 }
 
 // A capital begins a word after a small letter or a digit, and as the last of a run of capitals before a small letter;
-// not when that letter is the plural of the run (OKs) or its version (MLDv2).
+// not when that letter is the plural of the run (OKs) or its version (MLDv2), nor within HMac.
 bool begins_word(std::string_view key, std::size_t at) noexcept {
     if (at == 0 || !upper(key[at]) || key[at - 1] == '_') return false;
     if (!upper(key[at - 1])) return true;
     if (at + 1 >= key.size() || !lower(key[at + 1])) return false;
     const bool plural = key[at + 1] == 's' && (at + 2 == key.size() || !lower(key[at + 2]));
     const bool version = key[at + 1] == 'v' && at + 2 < key.size() && digit(key[at + 2]);
-    return !plural && !version;
+    return !plural && !version && key.substr(at - 1, 4) != "HMac";
 }
 
 std::string snake_case(std::string_view key) {

@@ -21,22 +21,22 @@ void must(bool condition) {
     if (!condition) std::abort();
 }
 
-void look(std::span<const std::byte> datagram, ForkTimes& forks, SequenceGaps& gaps) {
+void look(std::span<const std::byte> datagram, Forks& forks, SequenceGaps& gaps) {
     const auto event = parse_process_event(datagram);
     if (!event) return;
     const ProcessEvent& seen = event.value();
     must(gaps.before(seen.processor, seen.sequence) < std::uint64_t{1} << 31);
     must(exit_reason(seen.status) <= ExitReason::signal);
     if (seen.kind == ProcessEvent::Kind::fork) {
-        forks.forked(seen.process, seen.time_ns);
-        must(forks.take(seen.process) == seen.time_ns);
+        forks.forked(seen.process, {seen.time_ns, seen.parent});
+        must(forks.take(seen.process).time == seen.time_ns);
     }
 }
 
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-    static ForkTimes forks;
+    static Forks forks;
     static SequenceGaps gaps;
     const std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(data), size);
     look(bytes, forks, gaps);

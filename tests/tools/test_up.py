@@ -29,6 +29,7 @@ class Machine(up.System):
             "/usr/include/python3.12/Python.h",
             "/usr/include/doctest/doctest.h",
             "/usr/include/bpf/bpf_helpers.h",
+            "/usr/include/relacy/relacy.hpp",
         ),
         libraries: Sequence[str] = ("libbpf.so.1",),
         modules: Sequence[str] = ("venv", "ensurepip"),
@@ -75,7 +76,7 @@ def test_a_bare_machine_lacks_exactly_these():
     bare = Machine(commands=(), files=(), modules=(), libraries=())
     bpf = ["clang", "libbpf-dev", "libbpf1"]
     assert up.Missing(["g++", "python3-dev", "python3-venv"], bpf) == up.missing_packages(bare, for_tests=False)
-    expected = up.Missing(["g++", "python3-dev", "python3-venv", "doctest-dev"], [*bpf, "ccache"])
+    expected = up.Missing(["g++", "python3-dev", "python3-venv", "doctest-dev"], [*bpf, "relacy-dev", "ccache"])
     assert expected == up.missing_packages(bare, for_tests=True)
 
 

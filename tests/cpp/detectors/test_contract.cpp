@@ -224,7 +224,7 @@ TEST_CASE("every detector: the same bits on every instruction set") {
 }
 
 TEST_CASE("every detector: its loops vectorise") {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__OPTIMIZE__)
+#if defined(ARGUS_SANITIZED) || !defined(__OPTIMIZE__)
     MESSAGE("skipped: not an optimised build");
 #else
     if (argus::best_isa() == Isa::baseline) {

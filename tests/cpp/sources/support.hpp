@@ -10,6 +10,7 @@
 #include <fstream>
 #include <iterator>
 #include <limits>
+#include <map>
 #include <memory>
 #include <set>
 #include <stdexcept>
@@ -80,6 +81,7 @@ public:
     }
     [[nodiscard]] Slot open_series(SeriesInfo info) override {
         const std::string name = info.full_name();
+        slots_[name] = infos.size();
         if (!names.insert(name).second) throw std::runtime_error("opened twice: " + name);
         infos.push_back(std::move(info));
         values.push_back(std::numeric_limits<double>::quiet_NaN());
@@ -94,10 +96,7 @@ public:
 
     // NaN when no such series is open.
     [[nodiscard]] double at(const std::string& full_name) const {
-        for (std::size_t i = 0; i < infos.size(); ++i) {
-            if (infos[i].name != "closed" && infos[i].full_name() == full_name) return values[i];
-        }
-        return std::numeric_limits<double>::quiet_NaN();
+        return has(full_name) ? values[slots_.at(full_name)] : std::numeric_limits<double>::quiet_NaN();
     }
     [[nodiscard]] bool has(const std::string& full_name) const { return names.contains(full_name); }
     void forget() { std::fill(values.begin(), values.end(), std::numeric_limits<double>::quiet_NaN()); }
@@ -106,6 +105,9 @@ public:
     std::vector<double> values;
     std::set<std::string> names;
     std::size_t closed = 0;
+
+private:
+    std::map<std::string, std::size_t> slots_;
 };
 
 // System calls that misbehave on request, once installed; per thread.

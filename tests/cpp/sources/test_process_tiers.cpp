@@ -325,7 +325,8 @@ TEST_CASE("process tiers: the letter of a state is the kernel's") {
                                                     {0x10, 'X'}, {0x20, 'Z'}, {0x40, 'P'},  {0x402, 'I'},  {0x102, 'D'},
                                                     {0x104, 'T'}, {0x1000, 'D'}, {0x8000, 'D'}, {0x80 | 0x20, 'Z'},
                                                     {0x2001, 'S'}, {0x30, 'Z'}};
-    for (const auto& [state, letter] : cases) {
+    for (const auto& [bits, letter] : cases) {
+        const std::uint32_t state = bits;  // clang 14 captures no structured binding
         CAPTURE(state);
         CHECK(sources::state_letter(state) == letter);
     }

@@ -54,6 +54,7 @@ TEST_CASE("protocols: names follow one rule from the kernel's") {
     CHECK(named("IpExt", "InNoECTPkts") == "ip.in_no_ect_pkts");
     CHECK(named("IpExt", "InECT1Pkts") == "ip.in_ect1_pkts");
     CHECK(named("Ip", "FragOKs") == "ip.frag_oks");
+    CHECK(named("MPTcpExt", "MPJoinSynAckHMacFailure") == "mptcp.mp_join_syn_ack_hmac_failure");
     CHECK(named("IcmpMsg", "InType3") == "icmp.in_type3");
     CHECK(named("UdpLite", "RcvbufErrors") == "udplite.rcvbuf_errors");
     CHECK(named("MPTcpExt", "MPTCPRetrans") == "mptcp.retrans");

@@ -114,7 +114,7 @@ def protocol_name(group: str, key: str) -> str:
     """The naming rule of the kernel's protocol counters, written anew."""
     group = re.sub(r"(ext|msg)$", "", group.lower())
     key = re.sub(rf"^{group}(?=[A-Z])", "", key, flags=re.IGNORECASE) if key[len(group) :][:1].isupper() else key
-    words = re.findall(r"[A-Z]{2,}s(?![a-z])|[A-Z]+v\d+|[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*", key)
+    words = re.findall(r"HMac|[A-Z]{2,}s(?![a-z])|[A-Z]+v\d+|[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*", key)
     return f"system.network.{group}.{'_'.join(words).lower()}"
 
 
