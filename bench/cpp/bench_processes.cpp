@@ -5,10 +5,8 @@
 //   naive                         the peer: open, read, close and parse five files of each process (cold)
 // Checks first that the tiers agree. A machine that lacks a tier, or memory for the processes, leaves its figures out.
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,15 +15,16 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
+#include "crowd.hpp"
 #include "report.hpp"
 #include "sources/processes/scanner.hpp"
 
 namespace {
 
 using namespace argus;
+using bench::Crowd;
 using sources::ProcessScanner;
 using sources::ProcessTable;
 using sources::Tier;
@@ -53,63 +52,6 @@ double median_ns(int repeats, const std::function<void()>& work, const std::func
     std::nth_element(took.begin(), took.begin() + repeats / 2, took.end());
     return static_cast<double>(took[static_cast<std::size_t>(repeats) / 2]);
 }
-
-// Children of one middle process, which leads a group of its own: they go with it, whatever happens to this one.
-class Crowd {
-public:
-    // threads_each 0 = `sleep`, a program of its own, as most processes are; else copies of this one.
-    Crowd(int processes, int threads_each) {
-        int ready[2];
-        if (pipe(ready) != 0) return;
-        head_ = fork();
-        if (head_ == 0) lead(ready[1], processes, threads_each);
-        close(ready[1]);
-        char byte = 0;
-        while (read(ready[0], &byte, 1) == 1) ++good_;
-        close(ready[0]);
-    }
-    ~Crowd() {
-        if (head_ <= 0) return;
-        kill(-head_, SIGKILL);
-        kill(head_, SIGKILL);
-        while (waitpid(-1, nullptr, 0) > 0) {  // main() made itself the one who inherits them
-        }
-    }
-    Crowd(const Crowd&) = delete;
-    Crowd& operator=(const Crowd&) = delete;
-    [[nodiscard]] int good() const { return good_; }
-    void wake() const {  // each runs a moment
-        kill(-head_, SIGSTOP);
-        kill(-head_, SIGCONT);
-    }
-
-private:
-    [[noreturn]] static void lead(int ready, int processes, int threads_each) {
-        setpgid(0, 0);
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        for (int i = 0; i < processes; ++i) {
-            const pid_t child = fork();
-            if (child < 0) break;
-            if (child == 0) live(ready, threads_each);
-            (void)!write(ready, "x", 1);
-        }
-        close(ready);
-        while (true) pause();
-    }
-    [[noreturn]] static void live(int ready, int threads_each) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        fcntl(ready, F_SETFD, FD_CLOEXEC);
-        if (threads_each == 0) {  // a program of its own; the pipe closes when it starts
-            execlp("sleep", "sleep", "600", nullptr);
-            _exit(1);
-        }
-        for (int i = 1; i < threads_each; ++i) std::thread([] { while (true) pause(); }).detach();
-        close(ready);
-        while (true) pause();
-    }
-    pid_t head_ = -1;
-    int good_ = 0;
-};
 
 bool room_for(int processes) {
     rlimit limit{};

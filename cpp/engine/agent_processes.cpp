@@ -10,12 +10,23 @@ namespace {
 using sources::ProcessColumn;
 using sources::ProcessTable;
 
+constexpr Nanos kTick = 20 * kMillisecond;  // /proc tells starts in ticks of 10 ms, an exit to the ns
+constexpr Nanos kExitsLate = 10 * kSecond;  // how long an exit may take to be told
+
 double known_or(double value, double otherwise) noexcept { return std::isnan(value) ? otherwise : value; }
 
 std::size_t row_of(const ProcessTable& table, std::int32_t pid) noexcept {
     const auto end = table.pid.begin() + static_cast<std::ptrdiff_t>(table.count);
     const auto at = std::lower_bound(table.pid.begin(), end, pid);
     return at != end && *at == pid ? static_cast<std::size_t>(at - table.pid.begin()) : table.count;
+}
+
+// The one of that pid; nullptr = none. Of `processes`, in ascending pids.
+template <class Process, class Pid>
+Process* find(std::vector<Process>& processes, std::int32_t pid, Pid&& pid_of) {
+    const auto before = [&](const Process& process, std::int32_t wanted) { return pid_of(process) < wanted; };
+    const auto at = std::lower_bound(processes.begin(), processes.end(), pid, before);
+    return at != processes.end() && pid_of(*at) == pid ? &*at : nullptr;
 }
 
 }  // namespace
@@ -101,16 +112,14 @@ void AgentProcesses::sum(const ProcessTable& table) {
         const auto column = [&](ProcessColumn which) { return table.column(which)[row]; };
         Known now{table.pid[row], owners_[row], table.start_time_ns[row],
                   known_or(column(ProcessColumn::cpu_user), 0) + known_or(column(ProcessColumn::cpu_system), 0),
-                  known_or(column(ProcessColumn::read_bytes), 0), known_or(column(ProcessColumn::write_bytes), 0)};
+                  known_or(column(ProcessColumn::read_bytes), 0), known_or(column(ProcessColumn::write_bytes), 0),
+                  table.time};
         while (at < known_.size() && known_[at].pid < now.pid) ++at;
         const bool same = at < known_.size() && known_[at].pid == now.pid &&
                           known_[at].start_time_ns == now.start_time_ns && known_[at].owner == now.owner;
         const bool born = !same && now.start_time_ns > last_time_;  // its whole life lies since the table before
-        const Known before = same ? known_[at] : born ? Known{} : now;
+        add(now.owner, now, same ? known_[at] : born ? Known{} : now);
         AgentUsage& usage = usage_[static_cast<std::size_t>(now.owner)];
-        usage.cpu_s += std::max(0.0, now.cpu_s - before.cpu_s);
-        usage.read_bytes += std::max(0.0, now.read_bytes - before.read_bytes);
-        usage.write_bytes += std::max(0.0, now.write_bytes - before.write_bytes);
         usage.started += same ? 0 : 1;
         ++usage.processes;
         usage.threads += static_cast<std::uint64_t>(std::max(0, table.threads[row]));
@@ -118,6 +127,90 @@ void AgentProcesses::sum(const ProcessTable& table) {
         next_.push_back(now);
     }
     std::swap(known_, next_);
+}
+
+void AgentProcesses::add(std::int32_t owner, const Known& now, const Known& before) {
+    AgentUsage& usage = usage_[static_cast<std::size_t>(owner)];
+    usage.cpu_s += std::max(0.0, now.cpu_s - before.cpu_s);
+    usage.read_bytes += std::max(0.0, now.read_bytes - before.read_bytes);
+    usage.write_bytes += std::max(0.0, now.write_bytes - before.write_bytes);
+}
+
+// After sum(), when next_ holds what was known before.
+void AgentProcesses::remember_departed(Nanos now) {
+    std::erase_if(departed_, [now](const Known& gone) { return now - gone.seen > kExitsLate; });
+    std::size_t at = 0;
+    for (const Known& before : next_) {
+        while (at < known_.size() && known_[at].pid < before.pid) ++at;
+        const bool lives = at < known_.size() && known_[at].pid == before.pid &&
+                           known_[at].start_time_ns == before.start_time_ns;
+        if (!lives) departed_.push_back(before);
+    }
+    std::stable_sort(departed_.begin(), departed_.end(),
+                     [](const Known& a, const Known& b) { return a.pid < b.pid; });
+}
+
+void AgentProcesses::ended(const sources::ExitRecord& record) {
+    if (usage_.empty() || ended_.size() >= kMaxEnded || (record.valid & sources::kExitStart) == 0) return;
+    const double cpu_s = static_cast<double>(record.cpu_user_ns + record.cpu_system_ns) * 1e-9;
+    const Known process{record.pid, kUnresolved, record.start_ns, cpu_s, static_cast<double>(record.read_bytes),
+                        static_cast<double>(record.write_bytes), record.end_ns};
+    ended_.push_back({process, record.parent, false});
+}
+
+// Of one that no table listed: by its parent, which may itself have ended unlisted. kUnresolved = nobody knows it.
+std::int32_t AgentProcesses::owner_of_parent(std::size_t index) {
+    const auto pid_of = [](const Known& process) { return process.pid; };
+    constexpr int kGenerations = 64;
+    const Ended* child = &ended_[index];
+    for (int i = 0; i < kGenerations; ++i) {
+        const std::int32_t pid = child->parent;
+        const auto elder = [&](const Known* it) {
+            return it != nullptr && it->start_time_ns <= child->process.start_time_ns + kTick;
+        };
+        for (auto* processes : {&known_, &departed_}) {
+            if (const Known* parent = find(*processes, pid, pid_of); elder(parent)) return parent->owner;
+        }
+        for (std::size_t k = 0; k < roots_.size(); ++k) {
+            if (roots_[k].pid == pid && roots_[k].start_time_ns <= child->process.start_time_ns + kTick) {
+                return root_owner_[k];
+            }
+        }
+        const Ended* parent = find(ended_, pid, [](const Ended& it) { return it.process.pid; });
+        if (parent == nullptr || parent == child || !elder(&parent->process)) return kUnresolved;
+        if (parent->process.owner >= 0) return parent->process.owner;
+        child = parent;
+    }
+    return kUnresolved;
+}
+
+void AgentProcesses::settle_ended() {
+    std::stable_sort(ended_.begin(), ended_.end(),
+                     [](const Ended& a, const Ended& b) { return a.process.pid < b.process.pid; });
+    const auto pid_of = [](const Known& process) { return process.pid; };
+    next_.clear();
+    for (std::size_t i = 0; i < ended_.size(); ++i) {
+        Known& process = ended_[i].process;
+        for (auto* processes : {&known_, &departed_}) {
+            Known* listed = find(*processes, process.pid, pid_of);
+            if (listed == nullptr || std::abs(listed->start_time_ns - process.start_time_ns) > kTick) continue;
+            process.owner = listed->owner;
+            add(process.owner, process, *listed);
+            listed->cpu_s = std::max(listed->cpu_s, process.cpu_s);  // a zombie is listed on, with the same sums
+            listed->read_bytes = std::max(listed->read_bytes, process.read_bytes);
+            listed->write_bytes = std::max(listed->write_bytes, process.write_bytes);
+            break;
+        }
+        if (process.owner != kUnresolved) continue;
+        const std::int32_t owner = owner_of_parent(i);
+        if (owner < 0) continue;
+        process.owner = owner;
+        add(owner, process, Known{});
+        ++usage_[static_cast<std::size_t>(owner)].started;
+        next_.push_back(process);
+    }
+    departed_.insert(departed_.end(), next_.begin(), next_.end());  // a child of theirs may be told of later still
+    std::erase_if(ended_, [](Ended& it) { return it.process.owner >= 0 || std::exchange(it.tried, true); });
 }
 
 void AgentProcesses::forget_empty() {
@@ -135,6 +228,8 @@ void AgentProcesses::update(const ProcessTable& table) {
         if (owners_[row] == kUnresolved) (void)resolve(table, row);
     }
     sum(table);
+    remember_departed(table.time);
+    settle_ended();
     forget_empty();
     last_time_ = table.time;
 }

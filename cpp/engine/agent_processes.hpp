@@ -3,7 +3,7 @@
 // A session is registered by root processes (a guard that announced itself, the child of a supervisor). Its processes
 // are those roots and all that descend from them. Once a process belongs it goes on belonging when its parent ends and
 // it is given to init: a daemonised child does not escape. A process that was running before its root was registered
-// counts from then on.
+// counts from then on. What lives and dies between two tables, as most tools of an agent do, is known by its exit.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/clock.hpp"
+#include "sources/exits.hpp"
 #include "sources/processes/processes.hpp"
 
 namespace argus::engine {
@@ -44,6 +45,9 @@ public:
     // Returns how many sessions were left out because there are more than kMaxSessions.
     std::uint32_t set_roots(std::vector<AgentRoot> roots);
 
+    // A process that ended; attributed by the next update(), with the table of that time at hand.
+    void ended(const sources::ExitRecord& record);
+
     // Attributes a new table (ascending pids). Allocates only while sessions or processes multiply.
     void update(const sources::ProcessTable& table);
 
@@ -58,13 +62,24 @@ private:
         std::int32_t owner = kNobody;
         std::int64_t start_time_ns = 0;
         double cpu_s = 0, read_bytes = 0, write_bytes = 0;
+        Nanos seen = 0;  // time of the last table that listed it
+    };
+    struct Ended {
+        Known process;  // with all that it used; the owner is not known yet
+        std::int32_t parent = 0;
+        bool tried = false;  // by the update before: its parent's exit may come late
     };
     static constexpr std::int32_t kUnresolved = -2;
+    static constexpr std::size_t kMaxEnded = 1 << 16;  // between two tables
 
     [[nodiscard]] std::int32_t session_index(const std::string& session);
     [[nodiscard]] std::int32_t resolve(const sources::ProcessTable& table, std::size_t row);
     void inherit(const sources::ProcessTable& table);
     void sum(const sources::ProcessTable& table);
+    void remember_departed(Nanos now);
+    void settle_ended();
+    [[nodiscard]] std::int32_t owner_of_parent(std::size_t index);
+    void add(std::int32_t owner, const Known& now, const Known& before);
     void forget_empty();
 
     std::vector<AgentRoot> roots_;
@@ -72,6 +87,8 @@ private:
     std::vector<AgentUsage> usage_;
     std::vector<std::int32_t> owners_;
     std::vector<Known> known_, next_;  // ascending pids
+    std::vector<Known> departed_;      // no longer listed, their exits perhaps not told yet; ascending pids
+    std::vector<Ended> ended_;         // ascending pids once they are settled
     std::vector<std::size_t> path_;
     Nanos last_time_ = std::numeric_limits<Nanos>::max();  // of the table before; max = none yet
 };

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "sources/exits.hpp"
 #include "sources/processes/scanner.hpp"
 #include "sources/text.hpp"
 
@@ -24,18 +25,24 @@ constexpr Nanos kRetry = 60 * kSecond;  // a source that could not be opened is 
 class SourceTask final : public Task {
 public:
     SourceTask(const sources::SourceDescriptor& descriptor, Nanos interval, sources::Roots roots, const Io& io,
-               sources::SourceSettings settings)
+               sources::SourceSettings settings, ExitsTold& exits)
         : Task(descriptor.name, interval),
           descriptor_(&descriptor),
           roots_(std::move(roots)),
           io_(&io),
-          settings_(std::move(settings)) {}
+          settings_(std::move(settings)),
+          exits_(&exits) {}
 
     [[nodiscard]] Result<sources::PollReport> poll(Nanos now, RingEmit& emit) override {
         if (source_ == nullptr) {
             auto opened = descriptor_->open(roots_, *io_, settings_);
             if (!opened) return opened.error();
             source_ = std::move(*opened);
+            tells_ = dynamic_cast<sources::ExitSource*>(source_.get());
+        }
+        if (tells_ != nullptr && told_ != exits_->wanted.load(std::memory_order_relaxed)) {
+            told_ = !told_;
+            if (const auto done = tells_->deliver(told_ ? &exits_->ring : nullptr); !done) return done.error();
         }
         return source_->poll(now, emit);
     }
@@ -50,6 +57,9 @@ private:
     const Io* io_;
     sources::SourceSettings settings_;
     std::unique_ptr<sources::Source> source_;
+    sources::ExitSource* tells_ = nullptr;  // source_, when it is the one that tells of each exit
+    ExitsTold* exits_;
+    bool told_ = false;
 };
 
 class ProcessTask final : public Task {
@@ -106,9 +116,13 @@ SeriesInfo agent_series(std::size_t which, const std::string& session) {
         const char* direction;
     };
     constexpr Of kOf[] = {
-        {"agent.process.count", "{process}", Kind::gauge, ""},  {"agent.thread.count", "{thread}", Kind::gauge, ""},
-        {"agent.cpu.time", "s", Kind::counter, ""},             {"agent.memory.usage", "By", Kind::gauge, ""},
-        {"agent.disk.io", "By", Kind::counter, "read"},         {"agent.disk.io", "By", Kind::counter, "write"},
+        {"agent.process.count", "{process}", Kind::gauge, ""},
+        {"agent.process.created", "{process}", Kind::counter, ""},
+        {"agent.thread.count", "{thread}", Kind::gauge, ""},
+        {"agent.cpu.time", "s", Kind::counter, ""},
+        {"agent.memory.usage", "By", Kind::gauge, ""},
+        {"agent.disk.io", "By", Kind::counter, "read"},
+        {"agent.disk.io", "By", Kind::counter, "write"},
     };
     const Of& of = kOf[which];
     std::string attributes = "agent.session=" + sources::attribute_value(session);
@@ -125,7 +139,8 @@ HostPlane::HostPlane(HostOptions options, std::span<const sources::SourceDescrip
       slow_("argus-slow", registry_, clock, ring_capacity(options.max_series)),
       table_("argus-table", registry_, clock, 2),
       labels_(options.roots.proc),
-      batch_(kBatch) {
+      batch_(kBatch),
+      ended_(kBatch) {
     for (Sampler* sampler : {&fast_, &slow_}) sampler->set_window(options.window);
     fast_.set_bursts(options.bursts);
     if (options.bursts.interval > 0) {
@@ -168,12 +183,18 @@ void HostPlane::add_sources(const HostOptions& options, std::span<const sources:
             (void)descriptor->open(options.roots, io, option.settings);
         }
         if (option.enabled) {
-            auto made = std::make_unique<SourceTask>(*descriptor, interval, options.roots, io, option.settings);
+            auto made = std::make_unique<SourceTask>(*descriptor, interval, options.roots, io, option.settings,
+                                                     exits_);
             task = made.get();
             (descriptor->lane == sources::Lane::fast ? fast_ : slow_).add(std::move(made));
         }
         watched_.push_back({descriptor->name, task, descriptor->requires_, descriptor->fix});
     }
+}
+
+std::uint32_t HostPlane::set_agents(std::vector<AgentRoot> roots) {
+    exits_.wanted.store(!roots.empty(), std::memory_order_relaxed);
+    return agents_.set_roots(std::move(roots));
 }
 
 void HostPlane::start() {
@@ -262,8 +283,9 @@ void HostPlane::observe_agents() {
     for (std::size_t i = 0; i < usage.size(); ++i) {
         if (agent_slots_[i].session.empty()) continue;
         const AgentUsage& u = usage[i];
-        const double values[kAgentSeries] = {static_cast<double>(u.processes), static_cast<double>(u.threads),
-                                             u.cpu_s, u.rss_bytes, u.read_bytes, u.write_bytes};
+        const double values[kAgentSeries] = {
+            static_cast<double>(u.processes), static_cast<double>(u.started), static_cast<double>(u.threads),
+            u.cpu_s, u.rss_bytes, u.read_bytes, u.write_bytes};
         for (std::size_t k = 0; k < kAgentSeries; ++k) {
             if (agent_slots_[i].slots[k].index != kNoSlot) observe({agent_slots_[i].slots[k], table.time, values[k]});
         }
@@ -276,6 +298,9 @@ void HostPlane::drain() {
     apply_changes();
     take(fast_.ring());
     take(slow_.ring());
+    while (const std::size_t count = exits_.ring.pop(ended_)) {
+        for (std::size_t i = 0; i < count; ++i) agents_.ended(ended_[i]);
+    }
     table_fresh_ = tables_.refresh();
     if (table_fresh_) observe_agents();
 }

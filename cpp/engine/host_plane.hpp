@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -19,6 +20,8 @@
 #include "engine/registry.hpp"
 #include "engine/sampler.hpp"
 #include "ring/snapshot.hpp"
+#include "ring/spsc_ring.hpp"
+#include "sources/exits.hpp"
 #include "sources/pressure_trigger.hpp"
 #include "sources/processes/processes.hpp"
 #include "sources/source.hpp"
@@ -78,6 +81,12 @@ struct LaneStatus {
     Nanos lateness_p50_ns = 0, lateness_p99_ns = 0;
 };
 
+// Each exit, from the sampler that polls their source to the drain; wanted while there are agents it may concern.
+struct ExitsTold {
+    ring::SpscRing<sources::ExitRecord> ring{1 << 14};
+    std::atomic<bool> wanted = false;
+};
+
 class HostPlane {
 public:
     // `catalog`: every source this build has. Throws std::invalid_argument for an option that names none of them, or an
@@ -94,7 +103,7 @@ public:
     void poll_once();
 
     // Whose processes become series of an agent session: see AgentProcesses::set_roots.
-    std::uint32_t set_agents(std::vector<AgentRoot> roots) { return agents_.set_roots(std::move(roots)); }
+    std::uint32_t set_agents(std::vector<AgentRoot> roots);
 
     // Takes what the samplers emitted since the last call. Allocates only when series open or close.
     void drain();
@@ -134,7 +143,7 @@ private:
     void observe(const Sample& sample);
     void observe_agents();
 
-    static constexpr std::size_t kAgentSeries = 6;
+    static constexpr std::size_t kAgentSeries = 7;
     struct AgentSlots {
         std::string session;  // empty = none are open
         std::array<Slot, kAgentSeries> slots;
@@ -146,6 +155,7 @@ private:
     Sampler slow_;
     Sampler table_;
     ring::Snapshot<sources::ProcessTable> tables_;
+    ExitsTold exits_;
     std::vector<Watched> watched_;
     std::vector<SourceStatus> status_;
 
@@ -159,6 +169,7 @@ private:
     std::vector<SeriesEntry> series_;
     std::vector<std::uint32_t> reopened_;
     std::vector<Sample> batch_;
+    std::vector<sources::ExitRecord> ended_;
     std::uint64_t layout_version_ = 0;
     std::uint64_t stale_ = 0;
     bool table_fresh_ = false;

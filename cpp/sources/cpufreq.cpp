@@ -20,7 +20,6 @@
 #include "sources/cpu.hpp"
 #include "sources/kernel_file.hpp"
 #include "sources/series_slot.hpp"
-#include "sources/small_file.hpp"
 #include "sources/source.hpp"
 #include "sources/sysfs.hpp"
 #include "sources/text.hpp"
@@ -60,7 +59,7 @@ constexpr FileSeries kFileSeries[kFiles] = {
 // The first number of a list of processors, however long the list is; -1 = none.
 std::int32_t first_of_list(const Io& io, const std::string& path) {
     SmallText text;
-    const int status = read_small(io, path.c_str(), text);
+    const int status = read_small(io, path, text);
     if (status != 0 && status != -EFBIG) return -1;
     const std::string_view list = text.view();
     Scanner first(list.substr(0, list.find_first_of(",-")));
@@ -152,13 +151,13 @@ private:
 
     // Which processors are online, or which of them have cpufreq, is not what the last scan found.
     [[nodiscard]] bool changed() {
-        if (folder_mark(*io_, policies_.c_str()) != mark_) return true;
+        if (folder_mark(*io_, policies_) != mark_) return true;
         const auto text = online_.read();
         return text && *text != listed_;
     }
 
     void scan() {
-        mark_ = folder_mark(*io_, policies_.c_str());
+        mark_ = folder_mark(*io_, policies_);
         const auto text = online_.read();
         listed_ = text ? std::string(*text) : std::string();
         if (!text || !parse_cpu_list(*text, numbers_)) list_numbers();
@@ -201,7 +200,7 @@ private:
             const std::string path = folder + kFileSeries[i].path;
             const bool of_core = i == kCoreThrottles || i == kCoreThrottleTime;
             const bool mine = of_core ? core == number : i != kPackageThrottles || package == number;
-            const bool there = mine && file_exists(*io_, path.c_str());
+            const bool there = mine && file_exists(*io_, path);
             cpu.paths[i] = there ? path : std::string();
         }
         sysfs_ = sysfs_ || !cpu.paths[kCurrent].empty();
@@ -211,7 +210,7 @@ private:
         const auto number = static_cast<std::int32_t>(&cpu - cpus_.data());
         for (std::size_t i = 0; i < kFiles; ++i) {
             if (cpu.paths[i].empty()) continue;
-            const auto raw = small_unsigned(*io_, cpu.paths[i].c_str());
+            const auto raw = read_unsigned(*io_, cpu.paths[i]);
             const bool frequency = i <= kMaximum;
             if (!raw || (frequency && (*raw == 0 || *raw > kMaxKilohertz))) continue;
             cpu.series[i].emit(emit, report, static_cast<double>(*raw) * kFileSeries[i].scale,

@@ -24,7 +24,6 @@
 #include "sources/hwmon.hpp"
 #include "sources/nvml.hpp"
 #include "sources/series_slot.hpp"
-#include "sources/small_file.hpp"
 #include "sources/sysfs.hpp"
 #include "sources/text.hpp"
 
@@ -141,9 +140,9 @@ public:
         for (const CardFile& file : kCardFiles) add(file, folder + "/" + file.path, file.before);
         used_ = folder + "/" + kVramUsed.path;
         total_ = folder + "/" + kVramTotal.path;
-        if (!file_exists(io, used_.c_str())) used_.clear();
+        if (!file_exists(io, used_)) used_.clear();
         errors_ = folder + "/device/ras/umc_err_count";
-        if (!file_exists(io, errors_.c_str())) errors_.clear();
+        if (!file_exists(io, errors_)) errors_.clear();
         add_units(folder + "/gt", "gt");
         for (const std::string& tile : folders(folder + "/device", "tile")) {
             add_units(folder + "/device/" + tile, tile == "tile0" ? "gt" : tile + "/gt");
@@ -172,7 +171,7 @@ public:
 
     void poll(Emit& emit, PollReport& report) {
         SmallText status;
-        if (read_small(*io_, asleep_.c_str(), status) == 0 && status.view() == "suspended") return;
+        if (read_small(*io_, asleep_, status) == 0 && status.view() == "suspended") return;
         for (File& file : files_) {
             double value = 0;
             if (!number(file.path, *file.what, value)) continue;
@@ -210,7 +209,7 @@ private:
         return names;
     }
     void add(const CardFile& what, const std::string& path, const std::string& before) {
-        if (file_exists(*io_, path.c_str())) files_.push_back({&what, path, before, {}});
+        if (file_exists(*io_, path)) files_.push_back({&what, path, before, {}});
     }
     // The units in `folder`; their clock domain is `prefix` and their number.
     void add_units(const std::string& folder, const std::string& prefix) {
@@ -225,7 +224,7 @@ private:
     }
 
     [[nodiscard]] bool number(const std::string& path, const CardFile& what, double& out) const noexcept {
-        const auto raw = small_unsigned(*io_, path.c_str());
+        const auto raw = read_unsigned(*io_, path);
         if (!raw) return false;
         out = static_cast<double>(*raw) * what.scale;
         return out <= what.most;
@@ -248,7 +247,7 @@ private:
         if (errors_.empty()) return;
         SmallText text;
         RasCounts counts;
-        if (read_small(*io_, errors_.c_str(), text) != 0) return;
+        if (read_small(*io_, errors_, text) != 0) return;
         if (!parse_ras_counts(text.view(), counts)) {
             ++report.malformed;
             return;
@@ -330,7 +329,7 @@ public:
 
     [[nodiscard]] Result<PollReport> poll(Nanos, Emit& emit) override {
         PollReport report;
-        if (folder_mark(*io_, folder_.c_str()) != mark_) scan(&emit);
+        if (folder_mark(*io_, folder_) != mark_) scan(&emit);
         for (Card& card : cards_) card.poll(emit, report);
         if (!nvml_) return report;
         if (skips_ > 0) {
@@ -353,7 +352,7 @@ public:
 
 private:
     void scan(Emit* emit) {
-        mark_ = folder_mark(*io_, folder_.c_str());
+        mark_ = folder_mark(*io_, folder_);
         std::vector<std::string> names;
         std::vector<Card> found;
         if (!list_folder(*io_, folder_, "sys/class/drm", names)) names.clear();

@@ -4,7 +4,6 @@
 #include <array>
 #include <cerrno>
 
-#include "sources/small_file.hpp"
 #include "sources/sysfs.hpp"
 #include "sources/text.hpp"
 
@@ -90,8 +89,8 @@ HwmonChip::HwmonChip(const Io& io, const std::string& folder, const ChipIdentity
 
 void HwmonChip::poll(Emit& emit, PollReport& report) {
     for (Sensor& sensor : sensors_) {
-        if (!sensor.fault.empty() && small_signed(*io_, sensor.fault.c_str()).value_or(0) != 0) continue;
-        const auto raw = small_signed(*io_, sensor.path.c_str());
+        if (!sensor.fault.empty() && read_signed(*io_, sensor.fault).value_or(0) != 0) continue;
+        const auto raw = read_signed(*io_, sensor.path);
         double value = 0;
         if (!raw || !sensor_value(sensor.kind, *raw, value)) continue;
         sensor.series.emit(emit, report, value, [&] {

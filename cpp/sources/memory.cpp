@@ -219,13 +219,18 @@ int KeyTable::find(std::string_view key) const noexcept {
     return -1;
 }
 
-void parse_keyed(std::string_view text, const KeyTable& keys, KeyedValues& out) {
+void parse_keyed(std::string_view text, const KeyTable& keys, KeyedValues& out, std::string_view prefix) {
     constexpr std::uint64_t kKib = 1024;
     out.seen.fill(false);
     out.malformed = 0;
     Scanner scanner(text);
     std::string_view line;
     while (scanner.line(line)) {
+        if (!line.starts_with(prefix)) {
+            ++out.malformed;
+            continue;
+        }
+        line.remove_prefix(prefix.size());
         std::string_view key = line.substr(0, std::min(line.find(' '), line.size()));
         Scanner fields(line.substr(key.size()));
         if (key.ends_with(':')) key.remove_suffix(1);

@@ -29,8 +29,9 @@ struct KeyedValues {
     std::uint32_t malformed = 0;  // lines of known keys skipped
 };
 
-// Lines "key value", "key: value" or "key: value kB"; the first of a repeated key counts, the rest are malformed.
-void parse_keyed(std::string_view text, const KeyTable& keys, KeyedValues& out);
+// Lines "key value", "key: value" or "key: value kB"; the first of a repeated key counts, the rest are malformed,
+// and so is a line that does not begin with `prefix`.
+void parse_keyed(std::string_view text, const KeyTable& keys, KeyedValues& out, std::string_view prefix = {});
 
 [[nodiscard]] const KeyTable& meminfo_keys();
 [[nodiscard]] const KeyTable& vmstat_keys();

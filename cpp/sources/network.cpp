@@ -26,7 +26,7 @@
 
 #include "sources/kernel_file.hpp"
 #include "sources/series_slot.hpp"
-#include "sources/small_file.hpp"
+#include "sources/sysfs.hpp"
 #include "sources/text.hpp"
 
 namespace argus::sources {
@@ -440,7 +440,7 @@ private:
 
     // Empty when it cannot be read.
     std::string_view text_of(const std::string& path) noexcept {
-        return read_small(*io_, path.c_str(), small_) == 0 ? small_.view() : std::string_view{};
+        return read_small(*io_, path, small_) == 0 ? small_.view() : std::string_view{};
     }
 
     static void emit_link(Link& link, Emit& emit, PollReport& report) {

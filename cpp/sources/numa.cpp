@@ -52,10 +52,12 @@ KeyTable table_of(const NodeSeries (&rows)[N]) {
 struct Node {
     Node(const Io& io, const std::string& folder, std::uint32_t which)
         : number(which),
+          prefix("Node " + std::to_string(which) + " "),
           numastat(io, folder + "/numastat", "sys/devices/system/node/node*/numastat"),
           meminfo(io, folder + "/meminfo", "sys/devices/system/node/node*/meminfo") {}
 
     std::uint32_t number;
+    std::string prefix;  // of each line of its meminfo
     KernelFile numastat;
     KernelFile meminfo;
     std::array<SeriesSlot, std::size(kNumastat)> counters;
@@ -93,37 +95,6 @@ bool parse_node_list(std::string_view text, std::vector<std::uint32_t>& nodes) {
         if (!text.starts_with(',')) return false;
         text.remove_prefix(1);
     }
-}
-
-void parse_node_meminfo(std::string_view text, const KeyTable& keys, KeyedValues& out) {
-    constexpr std::uint64_t kKib = 1024;
-    out.seen.fill(false);
-    out.malformed = 0;
-    Scanner scanner(text);
-    std::string_view line;
-    while (scanner.line(line)) {
-        Scanner fields(line);
-        std::uint64_t node = 0;
-        if (fields.word() != "Node" || !fields.number(node)) {
-            ++out.malformed;
-            continue;
-        }
-        std::string_view key = fields.word();
-        if (key.ends_with(':')) key.remove_suffix(1);
-        const int found = keys.find(key);
-        if (found < 0) continue;
-        const auto index = static_cast<std::size_t>(found);
-        std::uint64_t value = 0;
-        const bool good = !out.seen[index] && fields.number(value) && fields.word() == "kB" &&
-                          value <= std::numeric_limits<std::uint64_t>::max() / kKib;
-        if (!good) {
-            ++out.malformed;
-            continue;
-        }
-        out.values[index] = value * kKib;
-        out.seen[index] = true;
-    }
-    if (!scanner.done()) ++out.malformed;
 }
 
 const KeyTable& numastat_keys() {
@@ -181,21 +152,19 @@ private:
     }
 
     // A node that goes offline between the list and the read is absent, not malformed.
-    template <class Parse>
-    [[nodiscard]] bool read(KernelFile& file, PollReport& report, Parse parse) {
+    [[nodiscard]] bool read(KernelFile& file, const KeyTable& keys, std::string_view prefix, PollReport& report) {
         const auto text = file.read();
         if (!text) {
             if (text.error().code != Errc::unavailable) ++report.malformed;
             return false;
         }
-        parse(*text);
+        parse_keyed(*text, keys, parsed_, prefix);
         report.malformed += parsed_.malformed;
         return true;
     }
 
     void read_counters(Node& node, Emit& emit, PollReport& report) {
-        const auto parse = [&](std::string_view text) { parse_keyed(text, numastat_keys(), parsed_); };
-        if (!read(node.numastat, report, parse)) return;
+        if (!read(node.numastat, numastat_keys(), "", report)) return;
         for (std::size_t i = 0; i < std::size(kNumastat); ++i) {
             if (!parsed_.seen[i]) continue;
             node.counters[i].emit(emit, report, static_cast<double>(parsed_.values[i]), [&] {
@@ -205,8 +174,7 @@ private:
     }
 
     void read_levels(Node& node, Emit& emit, PollReport& report) {
-        const auto parse = [&](std::string_view text) { parse_node_meminfo(text, node_meminfo_keys(), parsed_); };
-        if (!read(node.meminfo, report, parse)) return;
+        if (!read(node.meminfo, node_meminfo_keys(), node.prefix, report)) return;
         for (std::size_t i = 0; i < std::size(kNodeMeminfo); ++i) {
             if (!parsed_.seen[i]) continue;
             node.levels[i].emit(emit, report, static_cast<double>(parsed_.values[i]), [&] {

@@ -15,9 +15,6 @@ inline constexpr std::uint32_t kMaxNodes = 256;  // the kernel's MAX_NUMNODES is
 // beyond kMaxNodes; `nodes` is replaced either way.
 [[nodiscard]] bool parse_node_list(std::string_view text, std::vector<std::uint32_t>& nodes);
 
-// Lines "Node 0 MemTotal: 7825624 kB"; like parse_keyed.
-void parse_node_meminfo(std::string_view text, const KeyTable& keys, KeyedValues& out);
-
 [[nodiscard]] const KeyTable& numastat_keys();
 [[nodiscard]] const KeyTable& node_meminfo_keys();
 

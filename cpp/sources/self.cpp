@@ -13,7 +13,7 @@
 #include "sources/kernel_file.hpp"
 #include "sources/processes/processes.hpp"
 #include "sources/series_slot.hpp"
-#include "sources/small_file.hpp"
+#include "sources/sysfs.hpp"
 #include "sources/source.hpp"
 
 namespace argus::sources {
@@ -69,7 +69,7 @@ public:
         emit_usage(emit, report);
         emit_memory(emit, report);
         // The walk holds one descriptor itself.
-        const auto descriptors = count_entries(*io_, descriptors_.c_str());
+        const auto descriptors = count_entries(*io_, descriptors_);
         if (descriptors && *descriptors > 0) put(kDescriptors, static_cast<double>(*descriptors - 1), emit, report);
         return report;
     }

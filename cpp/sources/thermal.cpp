@@ -23,7 +23,6 @@
 
 #include "sources/hwmon.hpp"
 #include "sources/series_slot.hpp"
-#include "sources/small_file.hpp"
 #include "sources/source.hpp"
 #include "sources/sysfs.hpp"
 #include "sources/text.hpp"
@@ -88,7 +87,7 @@ public:
     [[nodiscard]] Result<PollReport> poll(Nanos, Emit& emit) override {
         PollReport report;
         for (std::size_t i = 0; i < kFolders; ++i) {
-            if (folder_mark(*io_, folders_[i].c_str()) != marks_[i]) scan(static_cast<Folder>(i), &emit);
+            if (folder_mark(*io_, folders_[i]) != marks_[i]) scan(static_cast<Folder>(i), &emit);
         }
         for (Sensor& zone : zones_) emit_zone(zone, emit, report);
         for (Chip& chip : chips_) chip.sensors.poll(emit, report);
@@ -140,7 +139,7 @@ private:
 
     // `emit` is nullptr before the first poll, when no series is open yet.
     void scan(Folder folder, Emit* emit) {
-        marks_[folder] = folder_mark(*io_, folders_[folder].c_str());
+        marks_[folder] = folder_mark(*io_, folders_[folder]);
         switch (folder) {
             case kThermal: renew(zones_, find_zones(), emit); break;
             case kHwmon: renew(chips_, find_chips(), emit); break;
@@ -196,7 +195,7 @@ private:
         std::vector<Energy> found;
         for (const std::string& id : entries(*io_, folders_[kPowercap], "", kMaxZones)) {
             const std::string folder = folders_[kPowercap] + "/" + id;
-            if (!file_exists(*io_, (folder + "/energy_uj").c_str())) continue;  // a control type
+            if (!file_exists(*io_, folder + "/energy_uj")) continue;  // a control type
             const std::string name = read_value(*io_, folder + "/name").value_or("");
             Energy energy;
             energy.sensor.path = folder + "/energy_uj";
@@ -219,7 +218,7 @@ private:
     }
 
     void emit_zone(Sensor& zone, Emit& emit, PollReport& report) {
-        const auto raw = small_signed(*io_, zone.path.c_str());
+        const auto raw = read_signed(*io_, zone.path);
         double celsius = 0;
         if (!raw || !sensor_value(SensorKind::temperature, *raw, celsius)) return;
         zone.series.emit(emit, report, celsius, [&] {
@@ -228,7 +227,7 @@ private:
     }
 
     void emit_energy(Energy& energy, Emit& emit, PollReport& report) {
-        const auto raw = small_unsigned(*io_, energy.sensor.path.c_str());
+        const auto raw = read_unsigned(*io_, energy.sensor.path);
         if (!raw) return;
         const double joules = static_cast<double>(energy.counter.advance(*raw, energy.range)) * 1e-6;
         energy.sensor.series.emit(emit, report, joules, [&] {
@@ -237,7 +236,7 @@ private:
     }
 
     void emit_errors(Sensor& sensor, Emit& emit, PollReport& report) {
-        const auto count = small_unsigned(*io_, sensor.path.c_str());
+        const auto count = read_unsigned(*io_, sensor.path);
         if (!count) return;
         sensor.series.emit(emit, report, static_cast<double>(*count), [&] {
             return SeriesInfo{"hw.errors", "{error}", Kind::counter, sensor.attributes};

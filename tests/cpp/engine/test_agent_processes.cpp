@@ -48,6 +48,18 @@ const AgentUsage& of(const AgentProcesses& agents, const std::string& session) {
     return none;
 }
 
+sources::ExitRecord gone(std::int32_t pid, std::int32_t parent, double start_s, double cpu_s, std::uint64_t read = 0) {
+    sources::ExitRecord out;
+    out.pid = pid;
+    out.parent = parent;
+    out.start_ns = static_cast<Nanos>(start_s * 1e9);
+    out.end_ns = out.start_ns + kMillisecond;
+    out.cpu_user_ns = static_cast<std::uint64_t>(cpu_s * 1e9);
+    out.read_bytes = read;
+    out.valid = sources::kExitStart | sources::kExitAccounts | sources::kExitTime;
+    return out;
+}
+
 }  // namespace
 
 TEST_CASE("agent processes: a root and all that descend from it, in any order of pids") {
@@ -136,6 +148,78 @@ TEST_CASE("agent processes: an unchanged machine allocates nothing") {
     const std::uint64_t before = test::allocations();
     agents.update(table);
     CHECK(test::allocations() == before);
+}
+
+TEST_CASE("agent processes: what lives and dies between two tables counts, with its whole family") {
+    AgentProcesses agents;
+    (void)agents.set_roots({{"a", 50, 5 * kSecond, false}, {"s", 80, 8 * kSecond, true}});
+    agents.update(table_of(10, {{1, 0, 0}, {50, 1, 5, 2}, {80, 1, 8}}));
+    agents.ended(gone(62, 61, 10.4, 0.25, 100));  // its parent is told of later, and has gone, too
+    agents.ended(gone(61, 50, 10.2, 0.5));
+    agents.ended(gone(63, 1, 10.2, 4));    // of nobody
+    agents.ended(gone(64, 50, 4.0, 4));    // older than the pid that is its parent now
+    agents.ended(gone(81, 80, 10.2, 0.125));
+    CHECK(of(agents, "a").cpu_s == 0);  // with the next table
+    agents.update(table_of(11, {{1, 0, 0}, {50, 1, 5, 2}, {80, 1, 8}}));
+    CHECK(of(agents, "a").cpu_s == doctest::Approx(0.75));
+    CHECK(of(agents, "a").read_bytes == doctest::Approx(100));
+    CHECK(of(agents, "a").started == 3);
+    CHECK(of(agents, "a").processes == 1);
+    CHECK(of(agents, "s").cpu_s == doctest::Approx(0.125));
+    agents.update(table_of(12, {{1, 0, 0}, {50, 1, 5, 2}, {80, 1, 8}}));
+    CHECK(of(agents, "a").cpu_s == doctest::Approx(0.75));
+}
+
+TEST_CASE("agent processes: the last of what a listed process used is added once, however late its exit is told") {
+    for (const bool zombie : {false, true}) {
+        for (const int tables_between : {0, 1, 3}) {
+            AgentProcesses agents;
+            (void)agents.set_roots({{"a", 50, 5 * kSecond, false}});
+            agents.update(table_of(10, {{50, 1, 5}, {51, 50, 6, 1}}));
+            int time = 11;
+            const auto next = [&] {
+                std::vector<Row> rows{{50, 1, 5}};
+                if (zombie) rows.push_back({51, 50, 6, 1.5});
+                agents.update(table_of(time++, rows));
+            };
+            for (int i = 0; i < tables_between; ++i) next();
+            agents.ended(gone(51, 50, 6.004, 1.5));
+            next();
+            next();
+            CHECK(of(agents, "a").cpu_s == doctest::Approx(0.5));
+            CHECK(of(agents, "a").started == 2);
+        }
+    }
+}
+
+TEST_CASE("agent processes: an exit of another with the pid, or of a child whose parent's exit comes a table later") {
+    AgentProcesses agents;
+    (void)agents.set_roots({{"a", 50, 5 * kSecond, false}});
+    agents.update(table_of(10, {{50, 1, 5}, {51, 50, 6, 1}}));
+    agents.ended(gone(51, 1, 10.5, 9));    // 51 was reused by somebody else, after
+    agents.ended(gone(71, 70, 10.2, 0.5));
+    agents.update(table_of(11, {{50, 1, 5}}));
+    CHECK(of(agents, "a").cpu_s == 0);
+    agents.ended(gone(70, 50, 10.1, 0.25));
+    agents.update(table_of(12, {{50, 1, 5}}));
+    CHECK(of(agents, "a").cpu_s == doctest::Approx(0.75));
+    agents.ended(gone(72, 70, 10.15, 0.125));
+    agents.update(table_of(13, {{50, 1, 5}}));
+    CHECK(of(agents, "a").cpu_s == doctest::Approx(0.875));
+    agents.update(table_of(14, {{50, 1, 5}}));
+    CHECK(of(agents, "a").cpu_s == doctest::Approx(0.875));
+}
+
+TEST_CASE("agent processes: without a session, and without a start, no exit is kept") {
+    AgentProcesses agents;
+    agents.ended(gone(51, 50, 6, 1));
+    (void)agents.set_roots({{"a", 50, 5 * kSecond, false}});
+    agents.update(table_of(10, {{50, 1, 5}}));
+    sources::ExitRecord unknown = gone(52, 50, 10.5, 1);
+    unknown.valid = 0;
+    agents.ended(unknown);
+    agents.update(table_of(11, {{50, 1, 5}}));
+    CHECK(of(agents, "a").cpu_s == 0);
 }
 
 }  // namespace argus::engine

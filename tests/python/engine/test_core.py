@@ -718,3 +718,31 @@ def test_processes_of_an_agent_become_its_series_and_its_anomalies_its_scope():
         agent.kill()
         agent.wait()
         os.kill(grandchild, signal.SIGKILL)
+
+
+def test_what_an_agents_short_lived_tools_used_is_the_agents():
+    """An idle agent whose tools live some hundredths of a second each: no table lists them, their exits do."""
+    loop = "while :; do sh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done'; done"
+    agent = subprocess.Popen(["sh", "-c", loop])
+    try:
+        with Engine(EngineOptions(processes=SourceChoice(interval_ms=1000))) as engine:
+            engine.start()
+            engine.set_agents([("s", agent.pid, start_time_ns(agent.pid) or 0, False)])
+            deadline = time.monotonic() + 20
+            share = created = 0.0
+            while not share > 0.3 and time.monotonic() < deadline:
+                time.sleep(0.5)
+                engine.step()
+                latest = dict(zip(engine.latest().names, engine.latest().values.tolist(), strict=True))
+                if not any("argus.exits.way{argus.way=bpf}" in name for name in latest):
+                    continue
+                share = max(share, latest.get("agent.cpu.time{agent.session=s}", 0.0))
+                created = max(created, latest.get("agent.process.created{agent.session=s}", 0.0))
+            exits = {source["name"]: source for source in engine.statistics()["sources_read"]}["exits"]
+            if "argus.exits.way{argus.way=bpf}" not in latest:
+                pytest.skip(f"exits are not told with what they used here: {exits['error'] or 'cn_proc'}")
+            assert share > 0.3
+            assert created > 2
+    finally:
+        agent.kill()
+        agent.wait()

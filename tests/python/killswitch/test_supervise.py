@@ -270,7 +270,8 @@ def test_a_paused_stubborn_tree_is_killed_as_well(control: Control, tmp_path: Pa
 
 
 RUNNER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may have been started with it ignored
 from argus.killswitch.supervise import run
 result = run(sys.argv[2:], control=sys.argv[1], scope="session:s1", grace_s=0.1)
 print(result.exit_code, result.stop, flush=True)
