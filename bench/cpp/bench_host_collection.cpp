@@ -1,6 +1,7 @@
 // What collecting costs, in CPU time.
-//   host_sample/hot|cold        one poll of every source, with the values it gave; the peer makes the same opens, reads
-//                               and closes of the same files and looks at nothing; the bar is 1.1 times that
+//   host_sample/LANE/hot|cold   one poll of every source of the fast lane, or of all, with the values it gave; the peer
+//                               makes the same opens, reads and closes of the same files and looks at nothing; the bar
+//                               is 1.1 times that. Each source by itself is a remark.
 //   host_collection/TIER/RATE   the samplers of host and process table beside 1,000 processes, at RATE, with the slow
 //                               lane at its own: share of a core. Of gated, one process in twenty runs each second.
 //   host_memory/rss             of this process in the end: the core without Python
@@ -53,29 +54,29 @@ struct Call {
     int answer = -1;  // the descriptor that an open gave
     std::string path;
 };
-std::vector<Call> calls;
+std::vector<Call> recorded;
 bool recording = false;
 
 int open_recorded(int folder, const char* path, int flags) {
     const int fd = system_io().open_at(folder, path, flags);
-    if (recording) calls.push_back({Call::Kind::open, folder, flags, 0, 0, fd, path});
+    if (recording) recorded.push_back({Call::Kind::open, folder, flags, 0, 0, fd, path});
     return fd;
 }
 ssize_t pread_recorded(int fd, void* buffer, std::size_t size, off_t offset) {
-    if (recording) calls.push_back({Call::Kind::pread, fd, 0, size, offset, -1, {}});
+    if (recording) recorded.push_back({Call::Kind::pread, fd, 0, size, offset, -1, {}});
     return system_io().pread(fd, buffer, size, offset);
 }
 ssize_t dents_recorded(int fd, void* buffer, std::size_t size) {
-    if (recording) calls.push_back({Call::Kind::dents, fd, 0, size, 0, -1, {}});
+    if (recording) recorded.push_back({Call::Kind::dents, fd, 0, size, 0, -1, {}});
     return system_io().get_dents(fd, buffer, size);
 }
 int close_recorded(int fd) {
-    if (recording) calls.push_back({Call::Kind::close, fd, 0, 0, 0, -1, {}});
+    if (recording) recorded.push_back({Call::Kind::close, fd, 0, 0, 0, -1, {}});
     return system_io().close(fd);
 }
 constexpr Io kRecordingIo{open_recorded, pread_recorded, dents_recorded, close_recorded};
 
-void replay(std::vector<int>& now_open) {
+void replay(const std::vector<Call>& calls, std::vector<int>& now_open) {
     alignas(16) static char buffer[1 << 16];
     const Io& io = system_io();
     const auto current = [&](int fd) { return fd >= 0 && now_open[static_cast<std::size_t>(fd)] >= 0
@@ -113,42 +114,81 @@ double median_cpu_ns(int repeats, const std::function<void()>& work, const std::
     return static_cast<double>(took[static_cast<std::size_t>(repeats) / 2]);
 }
 
-bool bench_sample() {
-    std::vector<std::unique_ptr<sources::Source>> opened;
+// A source that is polled, and the calls of one of its polls.
+struct Polled {
+    const sources::SourceDescriptor* descriptor;
+    std::unique_ptr<sources::Source> source;
+    std::vector<Call> calls;
+    std::uint32_t values = 0;
+};
+
+// Of the fast lane, which is what a second costs, or of all.
+bool bench_sample(const char* which, std::vector<Polled>& all, bool slow_too, std::vector<unsigned char>& memory) {
+    std::vector<Polled*> chosen;
     Count count;
-    for (const auto* descriptor : engine::source_catalog()) {
-        auto source = descriptor->open({}, kRecordingIo);
-        if (source) opened.push_back(std::move(*source));
-    }
     Nanos now = 0;
+    std::uint32_t values = 0;
+    for (Polled& each : all) {
+        if (!slow_too && each.descriptor->lane != sources::Lane::fast) continue;
+        chosen.push_back(&each);
+        values += each.values;
+    }
+    std::vector<int> now_open(65'536, -1);
     const auto poll = [&] {
         ++now;
-        for (const auto& source : opened) (void)source->poll(now, count);
+        for (Polled* each : chosen) (void)each->source->poll(now, count);
     };
-    for (int i = 0; i < 3; ++i) poll();
-    count.values = 0;
-    recording = true;
-    poll();
-    recording = false;
-    const std::uint32_t values = count.values;
-    std::vector<int> now_open(65'536, -1);
-    std::vector<unsigned char> memory(kColdBytes);
-    const auto touch = [&] {
-        for (std::size_t i = 0; i < memory.size(); i += 64) ++memory[i];
+    const auto bare_calls = [&] {
+        for (const Polled* each : chosen) replay(each->calls, now_open);
     };
     bool good = true;
     for (const bool cold : {false, true}) {
-        const std::function<void()> before = cold ? std::function<void()>(touch) : [] {};
+        const std::function<void()> before = cold ? std::function<void()>([&] {
+            for (std::size_t i = 0; i < memory.size(); i += 64) ++memory[i];
+        }) : [] {};
         double ours = 1e300, bare = 1e300;
         for (int round = 0; round < 3; ++round) {  // taken in turns: the machine's speed changes
             ours = std::min(ours, median_cpu_ns(41, poll, before));
-            bare = std::min(bare, median_cpu_ns(41, [&] { replay(now_open); }, before));
+            bare = std::min(bare, median_cpu_ns(41, bare_calls, before));
         }
-        const std::string name = std::string("host_sample/") + (cold ? "cold" : "hot") + "/" + std::to_string(values);
+        const std::string name = std::string("host_sample/") + which + (cold ? "/cold/" : "/hot/") +
+                                 std::to_string(values);
         good = bench::report(name.c_str(), ours / 1e3, "us", "the same calls alone", ours / bare, bare * 1.1 / 1e3,
                              ours <= bare * 1.1) && good;
     }
     return good;
+}
+
+bool bench_samples() {
+    std::vector<Polled> all;
+    for (const auto* descriptor : engine::source_catalog()) {
+        auto source = descriptor->open({}, kRecordingIo);
+        if (!source) continue;
+        Polled each{descriptor, std::move(*source), {}, 0};
+        Count count;
+        for (Nanos now = 1; now <= 3; ++now) (void)each.source->poll(now, count);
+        count.values = 0;
+        recorded.clear();
+        recording = true;
+        (void)each.source->poll(4, count);
+        recording = false;
+        each.calls = recorded;
+        each.values = count.values;
+        all.push_back(std::move(each));
+    }
+    std::vector<unsigned char> memory(kColdBytes);
+    std::vector<int> now_open(65'536, -1);
+    for (Polled& each : all) {
+        Count count;
+        Nanos now = 4;
+        const double ours = median_cpu_ns(41, [&] { (void)each.source->poll(++now, count); }, [] {});
+        const double bare = median_cpu_ns(41, [&] { replay(each.calls, now_open); }, [] {});
+        std::printf("# %-20s %-4s %4u values %8.1f us, %6.1f us in %zu calls\n", each.descriptor->name,
+                    each.descriptor->lane == sources::Lane::fast ? "fast" : "slow", each.values, ours / 1e3, bare / 1e3,
+                    each.calls.size());
+    }
+    const bool fast = bench_sample("fast", all, false, memory);
+    return bench_sample("all", all, true, memory) && fast;
 }
 
 struct Rate {
@@ -194,6 +234,9 @@ bool bench_collection(const char* tier, const Rate& rate, const bench::Crowd& cr
                          share <= rate.bar && rows >= 1000);
 }
 
+// pid, parent, start, user, threads, nice, last processor, cgroup.
+constexpr std::size_t kIdentityNumbers = 8;
+
 int collect(int seconds) {
     const SystemClock clock;
     engine::HostPlane plane({}, engine::source_catalog(), system_io(), clock);
@@ -204,7 +247,7 @@ int collect(int seconds) {
         const auto& table = plane.processes();
         std::size_t open = 0;
         for (const auto& entry : plane.series()) open += entry.open;
-        std::printf("%zu\n", open + table.count * sources::kProcessColumns);
+        std::printf("%zu\n", open + table.count * (kIdentityNumbers + sources::kProcessColumns));
         std::fflush(stdout);
     }
     plane.stop();
@@ -229,6 +272,7 @@ int main(int argc, char** argv) {
         setrlimit(RLIMIT_NOFILE, &files);
     }
     bool good = true;
+    if (argc == 2 && std::string(argv[1]) == "--samples") return bench_samples() ? 0 : 1;
     {
         const bench::Crowd crowd(1000, 0);
         if (crowd.good() < 1000) return 1;
@@ -244,5 +288,5 @@ int main(int argc, char** argv) {
             good = bench_collection("gated", rate, crowd) && good;
         }
     }
-    return bench_sample() && good ? 0 : 1;
+    return bench_samples() && good ? 0 : 1;
 }

@@ -37,6 +37,7 @@ public:
     Crowd(const Crowd&) = delete;
     Crowd& operator=(const Crowd&) = delete;
     [[nodiscard]] int good() const { return static_cast<int>(pids_.size()); }
+    [[nodiscard]] const std::vector<pid_t>& pids() const { return pids_; }
     void wake(std::size_t every = 1) const {  // each, or one in so many, runs a moment
         for (const int signal : {SIGSTOP, SIGCONT}) {
             for (std::size_t i = 0; i < pids_.size(); i += every) kill(pids_[i], signal);

@@ -19,6 +19,7 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr std::size_t kBatch = 1024;
 constexpr std::int64_t kMinIntervalMs = 10;
 constexpr std::int64_t kMaxIntervalMs = 3'600'000;
+constexpr std::size_t kExitsHeld = 1 << 14;  // between two drains
 constexpr Nanos kRetry = 60 * kSecond;  // a source that could not be opened is tried again this often
 
 // A source that opens when it is first polled, in the thread that polls it, and again later if it could not.
@@ -40,9 +41,9 @@ public:
             source_ = std::move(*opened);
             tells_ = dynamic_cast<sources::ExitSource*>(source_.get());
         }
-        if (tells_ != nullptr && told_ != exits_->wanted.load(std::memory_order_relaxed)) {
+        if (tells_ != nullptr && told_ != exits_->wanted.load(std::memory_order_acquire)) {
             told_ = !told_;
-            if (const auto done = tells_->deliver(told_ ? &exits_->ring : nullptr); !done) return done.error();
+            if (const auto done = tells_->deliver(told_ ? exits_->ring.get() : nullptr); !done) return done.error();
         }
         return source_->poll(now, emit);
     }
@@ -193,7 +194,10 @@ void HostPlane::add_sources(const HostOptions& options, std::span<const sources:
 }
 
 std::uint32_t HostPlane::set_agents(std::vector<AgentRoot> roots) {
-    exits_.wanted.store(!roots.empty(), std::memory_order_relaxed);
+    if (!roots.empty() && exits_.ring == nullptr) {
+        exits_.ring = std::make_unique<ring::SpscRing<sources::ExitRecord>>(kExitsHeld);
+    }
+    exits_.wanted.store(!roots.empty(), std::memory_order_release);
     return agents_.set_roots(std::move(roots));
 }
 
@@ -298,7 +302,7 @@ void HostPlane::drain() {
     apply_changes();
     take(fast_.ring());
     take(slow_.ring());
-    while (const std::size_t count = exits_.ring.pop(ended_)) {
+    for (std::size_t count = 0; exits_.ring != nullptr && (count = exits_.ring->pop(ended_)) > 0;) {
         for (std::size_t i = 0; i < count; ++i) agents_.ended(ended_[i]);
     }
     table_fresh_ = tables_.refresh();

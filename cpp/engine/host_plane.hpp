@@ -81,9 +81,10 @@ struct LaneStatus {
     Nanos lateness_p50_ns = 0, lateness_p99_ns = 0;
 };
 
-// Each exit, from the sampler that polls their source to the drain; wanted while there are agents it may concern.
+// Each exit, from the sampler that polls their source to the drain; wanted while there are agents it may concern, and
+// made when it is first wanted.
 struct ExitsTold {
-    ring::SpscRing<sources::ExitRecord> ring{1 << 14};
+    std::unique_ptr<ring::SpscRing<sources::ExitRecord>> ring;
     std::atomic<bool> wanted = false;
 };
 

@@ -150,6 +150,29 @@ struct task_struct {
     struct css_set* cgroups;
 };
 
+// As they were: the loader drops what follows three underscores from a name.
+
+struct mm_struct___before_6_2 {
+    struct {
+        struct {
+            __s64 counter;
+        } count[4];
+    } rss_stat;
+};
+
+struct task_struct___before_5_16 {
+    long state;  // Linux < 5.14
+    unsigned int cpu;
+};
+
+struct signal_struct___before_5_9 {
+    struct {
+        struct {
+            unsigned sequence;
+        } seqcount;
+    } stats_lock;
+};
+
 #pragma clang attribute pop
 
 #endif

@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstdarg>
 #include <cstring>
@@ -51,6 +52,7 @@ struct Library {
     int (*set_max_entries)(bpf_map*, std::uint32_t) = nullptr;
     int (*map_fd)(const bpf_map*) = nullptr;
     bpf_link* (*attach)(const bpf_program*) = nullptr;
+    int (*link_fd)(const bpf_link*) = nullptr;
     int (*destroy_link)(bpf_link*) = nullptr;
     ring_buffer* (*new_ring)(int, Ring::OnRecord, void*, const void*) = nullptr;
     int (*consume_ring)(ring_buffer*) = nullptr;
@@ -82,7 +84,8 @@ bool load_library(const char* path) noexcept {
         find(handle, "bpf_program__fd", found.program_fd) &&
         find(handle, "bpf_object__find_map_by_name", found.find_map) &&
         find(handle, "bpf_map__set_max_entries", found.set_max_entries) && find(handle, "bpf_map__fd", found.map_fd) &&
-        find(handle, "bpf_program__attach", found.attach) && find(handle, "bpf_link__destroy", found.destroy_link) &&
+        find(handle, "bpf_program__attach", found.attach) && find(handle, "bpf_link__fd", found.link_fd) &&
+        find(handle, "bpf_link__destroy", found.destroy_link) &&
         find(handle, "ring_buffer__new", found.new_ring) && find(handle, "ring_buffer__consume", found.consume_ring) &&
         find(handle, "ring_buffer__free", found.free_ring);
     if (!complete || loaded_from != nullptr) {
@@ -138,6 +141,24 @@ Link& Link::operator=(Link&& other) noexcept {
 
 Link::~Link() {
     if (link_ != nullptr) library.destroy_link(link_);
+}
+
+int Link::iterate() const noexcept {
+    if (link_ == nullptr) return -EBADF;
+    bpf_attr attributes{};
+    attributes.iter_create.link_fd = static_cast<std::uint32_t>(library.link_fd(link_));
+    const long iterator = call_bpf(BPF_ITER_CREATE, attributes);
+    if (iterator < 0) return static_cast<int>(iterator);
+    const int fd = static_cast<int>(iterator);
+    // The program writes nothing here: the first read that ends has been everywhere.
+    std::array<char, 64> nothing;
+    ssize_t got = 0;
+    do {
+        got = ::read(fd, nothing.data(), nothing.size());
+    } while (got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR)));
+    const int status = got < 0 ? -errno : 0;
+    ::close(fd);
+    return status;
 }
 
 Ring& Ring::operator=(Ring&& other) noexcept {

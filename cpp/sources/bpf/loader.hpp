@@ -55,6 +55,9 @@ public:
     Link& operator=(Link&& other) noexcept;
     ~Link();
 
+    // Of a SEC("iter/…") program: calls it for each object there is, in this thread. 0 or -errno.
+    [[nodiscard]] int iterate() const noexcept;
+
 private:
     bpf_link* link_ = nullptr;
 };

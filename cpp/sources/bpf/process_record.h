@@ -1,4 +1,4 @@
-// One process as processes.bpf.c writes it and the tier `bpf` reads it: the layout both sides share.
+// One process as the programs of the process table write it and the tier `bpf` reads it: the layout both sides share.
 #ifndef ARGUS_BPF_PROCESS_RECORD_H
 #define ARGUS_BPF_PROCESS_RECORD_H
 
@@ -27,6 +27,15 @@ struct argus_process_record {
     char work[32];
     unsigned char unused[8];
     char full_name[ARGUS_PROCESS_NAME_BYTES];  // a cache line of its own: few processes need it
+};
+
+// One thread beside the first of its process, where user space adds them up.
+struct argus_thread_record {
+    unsigned long long utime_ns, stime_ns, runtime_ns, run_delay_ns;
+    unsigned long long minor_faults, major_faults;
+    unsigned long long read_chars, write_chars, read_bytes, write_bytes;
+    unsigned long long voluntary_switches, involuntary_switches;
+    int tgid, unused;
 };
 
 #endif

@@ -16,6 +16,7 @@ namespace {
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 __extension__ using Wide = unsigned __int128;
 
+constexpr std::uint32_t kFurtherThreads = 8;  // records of threads for each of a process
 constexpr int kMerges = 8;  // of ascending runs, before they are so many that sorting is cheaper
 constexpr Error kForeignRoot{Errc::unavailable, 0, "BPF: sees this machine only: proc must be /proc"};
 constexpr Error kForeignNamespace{
@@ -76,34 +77,98 @@ Result<std::unique_ptr<ProcessScanner>> BpfProcesses::make(const Roots& roots, c
 }
 
 Result<bool> BpfProcesses::load(std::uint32_t records) {
+    if (lists_) return load_listing(records);
+    const auto walks = load_walk(records);
+    if (walks || walks.error().code != Errc::unavailable || choice_.listing.empty()) return walks;
+    const auto lists = load_listing(records);
+    return lists ? lists : walks;
+}
+
+Result<bool> BpfProcesses::load_walk(std::uint32_t records) {
     auto opened = bpf::Object::open(choice_.object, "argus_processes", choice_.environment);
     if (!opened) return opened.error();
     if (auto sized = opened->resize("records", records); !sized) return sized.error();
     if (auto loaded = opened->load(); !loaded) return loaded.error();
     const auto program = opened->program("scan_processes");
-    auto memory = opened->map_memory("records");
-    auto counts = opened->map_memory(".bss");
     if (!program) return program.error();
+    program_ = *program;
+    return take_maps(std::move(*opened), records);
+}
+
+Result<bool> BpfProcesses::load_listing(std::uint32_t records) {
+    auto opened = bpf::Object::open(choice_.listing, "argus_processes", choice_.environment);
+    if (!opened) return opened.error();
+    if (auto sized = opened->resize("records", records); !sized) return sized.error();
+    if (auto sized = opened->resize("further_threads", records * kFurtherThreads); !sized) return sized.error();
+    if (auto loaded = opened->load(); !loaded) return loaded.error();
+    auto further = opened->map_memory("further_threads");
+    auto iterator = opened->attach("list_task");
+    if (!further) return further.error();
+    if (!iterator) return iterator.error();
+    further_ = std::move(*further);
+    iterator_ = std::move(*iterator);
+    lists_ = true;
+    return take_maps(std::move(*opened), records);
+}
+
+Result<bool> BpfProcesses::take_maps(bpf::Object&& loaded, std::uint32_t records) {
+    auto memory = loaded.map_memory("records");
+    auto counts = loaded.map_memory(".bss");
     if (!memory) return memory.error();
     if (!counts) return counts.error();
-    object_ = std::move(*opened);
+    object_ = std::move(loaded);
     records_ = std::move(*memory);
     counts_ = std::move(*counts);
-    program_ = *program;
     capacity_ = records;
     return true;
 }
 
 Result<std::uint32_t> BpfProcesses::run() {
     while (true) {
-        const int status = bpf::run(program_);
+        if (lists_) std::memset(counts_.data(), 0, 2 * sizeof(std::uint32_t));
+        const int status = lists_ ? iterator_.iterate() : bpf::run(program_);
         if (status < 0) return Error{Errc::io, -status, "BPF: the program of the process table could not run"};
-        std::uint32_t seen[2] = {};  // processes, threads
+        std::uint32_t seen[2] = {};  // processes, threads; of a listing, further threads
         std::memcpy(seen, counts_.data(), sizeof seen);
-        threads_ = seen[1];
-        if (seen[0] <= capacity_ || capacity_ >= kMaxRecords) return seen[0];
-        const std::uint32_t wanted = std::bit_ceil(seen[0] + seen[0] / 8);
+        threads_ = lists_ ? seen[0] + seen[1] : seen[1];
+        const std::uint32_t needed = lists_ ? std::max(seen[0], seen[1] / kFurtherThreads) : seen[0];
+        if (needed <= capacity_ || capacity_ >= kMaxRecords) return seen[0];
+        const std::uint32_t wanted = std::bit_ceil(needed + needed / 8);
         if (auto grown = load(std::min(kMaxRecords, wanted)); !grown) return grown.error();
+    }
+}
+
+// What was listed of further threads goes to the records of their processes. A process of which other than the threads
+// it said to have were found changed meanwhile: its sums are torn.
+void BpfProcesses::add_listed_threads() {
+    auto* records = reinterpret_cast<argus_process_record*>(records_.data());
+    const auto* threads = reinterpret_cast<const argus_thread_record*>(further_.data());
+    const std::uint32_t processes = static_cast<std::uint32_t>(keys_.size());
+    const std::uint32_t count = std::min(threads_ - std::min(threads_, processes), capacity_ * kFurtherThreads);
+    further_found_.assign(keys_.size(), 0);
+    for (std::uint32_t i = 0; i < count; ++i) {
+        const argus_thread_record& t = threads[i];
+        const auto at = std::lower_bound(keys_.begin(), keys_.end(),
+                                         static_cast<std::uint64_t>(static_cast<std::uint32_t>(t.tgid)) << 32);
+        if (at == keys_.end() || static_cast<std::int32_t>(*at >> 32) != t.tgid) continue;
+        argus_process_record& r = records[*at & 0xFFFFFFFFU];
+        ++further_found_[static_cast<std::size_t>(at - keys_.begin())];
+        r.utime_ns += t.utime_ns;
+        r.stime_ns += t.stime_ns;
+        r.runtime_ns += t.runtime_ns;
+        r.run_delay_ns += t.run_delay_ns;
+        r.minor_faults += t.minor_faults;
+        r.major_faults += t.major_faults;
+        r.read_chars += t.read_chars;
+        r.write_chars += t.write_chars;
+        r.read_bytes += t.read_bytes;
+        r.write_bytes += t.write_bytes;
+        r.voluntary_switches += t.voluntary_switches;
+        r.involuntary_switches += t.involuntary_switches;
+    }
+    for (std::size_t i = 0; i < keys_.size(); ++i) {
+        argus_process_record& r = records[keys_[i] & 0xFFFFFFFFU];
+        if (r.nr_threads != 1 + further_found_[i]) r.flags |= ARGUS_PROCESS_TORN;
     }
 }
 
@@ -161,6 +226,7 @@ Result<std::uint32_t> BpfProcesses::scan(ProcessTable& out) {
     const std::uint32_t count = std::min(seen.value(), capacity_);
     out.unreadable = seen.value() - count;
     order(count);
+    if (lists_) add_listed_threads();
     elapsed_ = scanned_at_ == 0 ? 0 : out.time - scanned_at_;
     scanned_at_ = out.time;
     std::swap(now_, before_);

@@ -1,6 +1,7 @@
 // Tier `bpf` of the process table: one system call runs a BPF program that walks the kernel's own task list and writes
 // a record for each process into memory that is mapped here. No files, no text, no descriptors; threads are summed in
-// the kernel. Needs CAP_BPF, CAP_PERFMON, Linux >= 6.7 with BTF, libbpf.so.1, the initial pid and time namespaces.
+// the kernel. Needs CAP_BPF, CAP_PERFMON, Linux >= 6.7 with BTF, libbpf.so.1, the initial pid and time namespaces. From
+// Linux 5.8 on a task iterator lists the threads instead, and they are summed here.
 // Cost: bench_processes host_processes_bpf. Memory: 320 B a process in the kernel, twice that in use here.
 // Failure: a table with more than kMaxRecords processes counts the rest as unreadable.
 //
@@ -22,6 +23,7 @@ namespace argus::sources {
 
 struct BpfChoice {
     std::span<const unsigned char> object = bpf::compiled("processes");
+    std::span<const unsigned char> listing = bpf::compiled("processes_listed");  // where the kernel refuses the first
     bpf::Environment environment = {};
     std::uint32_t records = 2048;  // room at the start; grows with the processes
 };
@@ -61,7 +63,11 @@ private:
 
     BpfProcesses(const Clock& clock, const BpfChoice& choice) : clock_(&clock), choice_(choice) {}
     [[nodiscard]] Result<bool> load(std::uint32_t records);
+    [[nodiscard]] Result<bool> load_walk(std::uint32_t records);
+    [[nodiscard]] Result<bool> load_listing(std::uint32_t records);
+    [[nodiscard]] Result<bool> take_maps(bpf::Object&& loaded, std::uint32_t records);
     [[nodiscard]] Result<std::uint32_t> run();  // processes seen; the records hold them, or kMaxRecords of them
+    void add_listed_threads();
     [[nodiscard]] Result<bool> check_against(const Roots& roots, const Io& io);
     void order(std::uint32_t count);
     struct Block;
@@ -78,9 +84,13 @@ private:
     bpf::Mapping records_;
     bpf::Mapping counts_;
     int program_ = -1;
+    bool lists_ = false;     // by the iterator below
+    bpf::Link iterator_;
+    bpf::Mapping further_;   // its records of further threads
     std::uint32_t capacity_ = 0;
     std::uint32_t threads_ = 0;
     std::vector<std::uint64_t> keys_, scratch_;  // pid << 32 | record
+    std::vector<std::int32_t> further_found_;    // by place in keys_
     std::vector<Previous> now_, before_;         // by pid
     std::size_t cursor_ = 0;
     Nanos elapsed_ = 0;  // since the scan before; 0 = none

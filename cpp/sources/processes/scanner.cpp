@@ -30,7 +30,7 @@ std::optional<Tier> parse_tier(std::string_view name) {
 const char* fix_of(Tier tier) noexcept {
     switch (tier) {
         case Tier::bpf:
-            return "run with CAP_BPF and CAP_PERFMON outside containers, on Linux >= 6.7 with libbpf1 installed, in a "
+            return "run with CAP_BPF and CAP_PERFMON outside containers, on Linux >= 5.8 with libbpf1 installed, in a "
                    "build that had clang and libbpf-dev";
         case Tier::taskstats: return "run with CAP_NET_ADMIN outside containers, on a kernel with CONFIG_TASKSTATS";
         case Tier::gated: return "read this machine's own /proc, mounted in the pid namespace of the reader";

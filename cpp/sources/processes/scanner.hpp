@@ -1,6 +1,6 @@
 // Which tier reads the process table: the best that works here, chosen when it is first read and again when it fails.
 //
-//   bpf        one system call for all processes, exact; CAP_BPF and CAP_PERFMON, Linux >= 6.7 with BTF, libbpf
+//   bpf        one system call for all processes, exact; CAP_BPF and CAP_PERFMON, Linux >= 5.8 with BTF, libbpf
 //   taskstats  as gated, with I/O and switches by netlink in batches; CAP_NET_ADMIN
 //   gated      reads only processes that ran since; any user, but this machine's own /proc
 //   tree       reads every process; any user, any proc root, fixture trees

@@ -231,6 +231,90 @@ TEST_CASE("process tiers: bpf sums all threads, also those that ended") {
     CHECK(one == doctest::Approx(static_cast<double>(schedule.run_ns) / 1e9).epsilon(1e-9));  // to the nanosecond
 }
 
+// As on Linux 5.8 to 6.6: no open-coded iterators, the threads are listed.
+std::unique_ptr<sources::ProcessScanner> open_listing(std::uint32_t records = 2048) {
+    sources::BpfChoice choice;
+    choice.object = {};
+    choice.records = records;
+    auto made = sources::BpfProcesses::make({}, system_io(), kClock, choice);
+    if (!made) {
+        MESSAGE("left out: ", std::string(made.error().what));
+        return nullptr;
+    }
+    return std::move(*made);
+}
+
+TEST_CASE("process tiers: bpf that lists threads tells what bpf that walks them does") {
+    if (!bpf_works()) return;
+    const Zoo zoo;
+    const auto walking = open_tier(Tier::bpf);
+    const auto listing = open_listing();
+    REQUIRE(walking != nullptr);
+    REQUIRE(listing != nullptr);
+    ProcessTable walked, listed;
+    for (int round = 0; round < 2; ++round) {
+        REQUIRE(walking->scan(walked).ok());
+        REQUIRE(listing->scan(listed).ok());
+        for (const Child* child : zoo.all()) {
+            const std::size_t i = row_of(listed, child->pid());
+            const std::size_t j = row_of(walked, child->pid());
+            REQUIRE(i < listed.count);
+            REQUIRE(j < walked.count);
+            check_same(listed, i, walked, j);
+            CHECK(listed.valid[i] == walked.valid[j]);
+            CHECK(listed.cgroup_id[i] == walked.cgroup_id[j]);
+            for (const ProcessColumn column : {ProcessColumn::cpu_user, ProcessColumn::cpu_system,
+                                               ProcessColumn::run_delay, ProcessColumn::voluntary_switches,
+                                               ProcessColumn::involuntary_switches, ProcessColumn::read_chars}) {
+                CHECK(cell(listed, i, column) == cell(walked, j, column));
+            }
+        }
+    }
+    const std::size_t threaded = row_of(listed, zoo.threaded.pid());
+    CHECK(listed.threads[threaded] == 6);
+    const ThreadSums sums = sum_threads(zoo.threaded.pid());
+    CHECK(cell(listed, threaded, ProcessColumn::run_delay) == doctest::Approx(sums.run_delay));
+}
+
+TEST_CASE("process tiers: bpf that lists threads makes room for them, and counts no process that changes meanwhile") {
+    if (!bpf_works()) return;
+    const Child crowd([] {
+        for (int i = 0; i < 300; ++i) std::thread([] { while (true) pause(); }).detach();
+    });
+    const auto listing = open_listing(1);
+    REQUIRE(listing != nullptr);
+    ProcessTable table;
+    REQUIRE(listing->scan(table).ok());
+    CHECK(table.unreadable == 0);
+    const std::size_t row = row_of(table, crowd.pid());
+    REQUIRE(row < table.count);
+    CHECK(table.threads[row] == 301);
+    CHECK((table.valid[row] & sources::kValidSchedule) != 0);
+    // Threads that come and go: what the process used never goes back, where it is told.
+    const Child restless([] {
+        if (fork() == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            while (true) std::thread([] { busy(kMillisecond / 4); }).join();
+        }
+    });
+    double before = 0;
+    std::size_t told = 0;
+    for (int i = 0; i < 200; ++i) {
+        REQUIRE(listing->scan(table).ok());
+        for (std::size_t at = 0; at < table.count; ++at) {
+            if (table.ppid[at] != restless.pid()) continue;
+            const double used = cell(table, at, ProcessColumn::cpu_user) + cell(table, at, ProcessColumn::cpu_system);
+            if (std::isnan(used)) continue;
+            CHECK(used >= before - kTick);
+            before = used;
+            ++told;
+        }
+        usleep(1000);
+    }
+    CHECK(told > 0);
+    CHECK(before > 0);
+}
+
 TEST_CASE("process tiers: bpf tells of kernel threads what /proc does") {
     if (!bpf_works()) return;
     const auto scanner = open_tier(Tier::bpf);
@@ -368,7 +452,7 @@ TEST_CASE("process tiers: without an object, or libbpf, the next tier reads, and
     ScannerChoice choice;
     const char* reason = "";
     SUBCASE("no object") {
-        choice.bpf.object = {};
+        choice.bpf.object = choice.bpf.listing = {};
         reason = "no compiled BPF object";
     }
     SUBCASE("no libbpf") {
@@ -424,7 +508,7 @@ TEST_CASE("process tiers: a tier that fails while running gives way to the next"
                      },
                      system_io().close};
     ScannerChoice choice;
-    choice.bpf.object = {};
+    choice.bpf.object = choice.bpf.listing = {};
     refused = 2;  // the first listing of taskstats and of gated, or of gated and of the walk
     ProcessTiers tiers({}, {}, failing, kClock, choice);
     ProcessTable table;
