@@ -92,10 +92,12 @@ static __always_inline void add_memory(struct argus_process_record* r, struct ta
         return;
     }
     struct mm_struct___before_6_2* old = (struct mm_struct___before_6_2*)mm;
-    r->file_pages = old->rss_stat.count[0].counter;
-    r->anon_pages = old->rss_stat.count[1].counter;
-    r->swap_pages = old->rss_stat.count[2].counter;
-    r->shmem_pages = old->rss_stat.count[3].counter;
+    __s64 pages[4] = {};  // read by a helper: the verifier does not look into an array of this type
+    bpf_core_read(pages, sizeof pages, &old->rss_stat.count);
+    r->file_pages = pages[0];
+    r->anon_pages = pages[1];
+    r->swap_pages = pages[2];
+    r->shmem_pages = pages[3];
 }
 
 // `u` is `t` as a pointer that the verifier does not trust. Of a trusted one it looks up, by name in all types of the

@@ -210,7 +210,7 @@ TEST_CASE("process tiers: every field of every tier agrees for the same processe
 }
 
 TEST_CASE("process tiers: bpf sums all threads, also those that ended") {
-    if (!bpf_works()) return;
+    if (open_tier(Tier::bpf) == nullptr) return;
     const Zoo zoo;
     const auto scanner = open_tier(Tier::bpf);
     REQUIRE(scanner != nullptr);
@@ -245,7 +245,7 @@ std::unique_ptr<sources::ProcessScanner> open_listing(std::uint32_t records = 20
 }
 
 TEST_CASE("process tiers: bpf that lists threads tells what bpf that walks them does") {
-    if (!bpf_works()) return;
+    if (open_tier(Tier::bpf) == nullptr) return;
     const Zoo zoo;
     const auto walking = open_tier(Tier::bpf);
     const auto listing = open_listing();
@@ -277,7 +277,7 @@ TEST_CASE("process tiers: bpf that lists threads tells what bpf that walks them 
 }
 
 TEST_CASE("process tiers: bpf that lists threads makes room for them, and counts no process that changes meanwhile") {
-    if (!bpf_works()) return;
+    if (open_tier(Tier::bpf) == nullptr) return;
     const Child crowd([] {
         for (int i = 0; i < 300; ++i) std::thread([] { while (true) pause(); }).detach();
     });
@@ -316,7 +316,7 @@ TEST_CASE("process tiers: bpf that lists threads makes room for them, and counts
 }
 
 TEST_CASE("process tiers: bpf tells of kernel threads what /proc does") {
-    if (!bpf_works()) return;
+    if (open_tier(Tier::bpf) == nullptr) return;
     const auto scanner = open_tier(Tier::bpf);
     REQUIRE(scanner != nullptr);
     ProcessTable table;
@@ -341,7 +341,7 @@ TEST_CASE("process tiers: bpf tells of kernel threads what /proc does") {
 }
 
 TEST_CASE("process tiers: bpf knows the cgroup, as the v2 tree numbers it") {
-    if (!bpf_works()) return;
+    if (open_tier(Tier::bpf) == nullptr) return;
     const auto scanner = open_tier(Tier::bpf);
     REQUIRE(scanner != nullptr);
     ProcessTable table;
@@ -353,7 +353,7 @@ TEST_CASE("process tiers: bpf knows the cgroup, as the v2 tree numbers it") {
 }
 
 TEST_CASE("process tiers: bpf makes room for more processes than it has, and cuts none") {
-    if (!bpf_works()) return;
+    if (open_tier(Tier::bpf) == nullptr) return;
     auto made = sources::BpfProcesses::make({}, system_io(), kClock, {.records = 4});
     REQUIRE(made.ok());
     ProcessTable table;
@@ -365,7 +365,7 @@ TEST_CASE("process tiers: bpf makes room for more processes than it has, and cut
 }
 
 TEST_CASE("process tiers: bpf measures utilization exactly and allocates nothing") {
-    if (!bpf_works()) return;
+    if (open_tier(Tier::bpf) == nullptr) return;
     const auto scanner = open_tier(Tier::bpf);
     REQUIRE(scanner != nullptr);
     ProcessTable table;
