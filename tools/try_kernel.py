@@ -99,6 +99,7 @@ def main() -> int:
         ) as process:
             assert process.stdout is not None
             overdue = threading.Timer(asked.timeout, process.kill)
+            overdue.daemon = True
             overdue.start()
             for line in process.stdout:
                 sys.stdout.write(line)

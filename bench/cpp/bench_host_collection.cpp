@@ -26,23 +26,15 @@
 #include "crowd.hpp"
 #include "engine/catalog.hpp"
 #include "engine/host_plane.hpp"
+#include "poll_cost.hpp"
 #include "report.hpp"
 #include "sources/processes/scanner.hpp"
 
 namespace {
 
 using namespace argus;
-
-constexpr std::size_t kColdBytes = 96 << 20;
-
-class Count final : public sources::Emit {
-public:
-    [[nodiscard]] Slot open_series(SeriesInfo) override { return {opened++, 1}; }
-    void close_series(Slot) override {}
-    void value(Slot, double) override { ++values; }
-    std::uint32_t opened = 0;
-    std::uint32_t values = 0;
-};
+using bench::Count;
+using bench::median_cpu_ns;
 
 // What a poll asked the system for, to be asked again by itself.
 struct Call {
@@ -102,18 +94,6 @@ void replay(const std::vector<Call>& calls, std::vector<int>& now_open) {
     }
 }
 
-double median_cpu_ns(int repeats, const std::function<void()>& work, const std::function<void()>& before) {
-    std::vector<Nanos> took;
-    for (int i = 0; i < repeats; ++i) {
-        before();
-        const Nanos start = read_clock(CLOCK_THREAD_CPUTIME_ID);
-        work();
-        took.push_back(read_clock(CLOCK_THREAD_CPUTIME_ID) - start);
-    }
-    std::nth_element(took.begin(), took.begin() + repeats / 2, took.end());
-    return static_cast<double>(took[static_cast<std::size_t>(repeats) / 2]);
-}
-
 // A source that is polled, and the calls of one of its polls.
 struct Polled {
     const sources::SourceDescriptor* descriptor;
@@ -123,7 +103,7 @@ struct Polled {
 };
 
 // Of the fast lane, which is what a second costs, or of all.
-bool bench_sample(const char* which, std::vector<Polled>& all, bool slow_too, std::vector<unsigned char>& memory) {
+bool bench_sample(const char* which, std::vector<Polled>& all, bool slow_too, bench::ColdCache& cache) {
     std::vector<Polled*> chosen;
     Count count;
     Nanos now = 0;
@@ -143,9 +123,9 @@ bool bench_sample(const char* which, std::vector<Polled>& all, bool slow_too, st
     };
     bool good = true;
     for (const bool cold : {false, true}) {
-        const std::function<void()> before = cold ? std::function<void()>([&] {
-            for (std::size_t i = 0; i < memory.size(); i += 64) ++memory[i];
-        }) : [] {};
+        const auto before = [&] {
+            if (cold) cache.touch();
+        };
         double ours = 1e300, bare = 1e300;
         for (int round = 0; round < 3; ++round) {  // taken in turns: the machine's speed changes
             ours = std::min(ours, median_cpu_ns(41, poll, before));
@@ -176,19 +156,19 @@ bool bench_samples() {
         each.values = count.values;
         all.push_back(std::move(each));
     }
-    std::vector<unsigned char> memory(kColdBytes);
+    bench::ColdCache cache;
     std::vector<int> now_open(65'536, -1);
     for (Polled& each : all) {
         Count count;
         Nanos now = 4;
-        const double ours = median_cpu_ns(41, [&] { (void)each.source->poll(++now, count); }, [] {});
-        const double bare = median_cpu_ns(41, [&] { replay(each.calls, now_open); }, [] {});
+        const double ours = median_cpu_ns(41, [&] { (void)each.source->poll(++now, count); });
+        const double bare = median_cpu_ns(41, [&] { replay(each.calls, now_open); });
         std::printf("# %-20s %-4s %4u values %8.1f us, %6.1f us in %zu calls\n", each.descriptor->name,
                     each.descriptor->lane == sources::Lane::fast ? "fast" : "slow", each.values, ours / 1e3, bare / 1e3,
                     each.calls.size());
     }
-    const bool fast = bench_sample("fast", all, false, memory);
-    return bench_sample("all", all, true, memory) && fast;
+    const bool fast = bench_sample("fast", all, false, cache);
+    return bench_sample("all", all, true, cache) && fast;
 }
 
 struct Rate {

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "crowd.hpp"
+#include "poll_cost.hpp"
 #include "report.hpp"
 #include "sources/processes/scanner.hpp"
 
@@ -26,33 +27,13 @@ namespace {
 
 using namespace argus;
 using bench::Crowd;
+using bench::median_cpu_ns;
 using sources::ProcessScanner;
 using sources::ProcessTable;
 using sources::Tier;
 
 constexpr double kNaiveRatio = 60;  // times cheaper than five files of each process, both cold
-constexpr std::size_t kColdBytes = 96 << 20;
 const SystemClock kClock;
-
-Nanos cpu_now() { return read_clock(CLOCK_THREAD_CPUTIME_ID); }
-
-void touch(std::vector<unsigned char>& memory) {
-    for (std::size_t i = 0; i < memory.size(); i += 64) ++memory[i];
-}
-
-// Median CPU ns of `work`, `before` each time outside the measurement.
-double median_ns(int repeats, const std::function<void()>& work, const std::function<void()>& before = [] {}) {
-    std::vector<Nanos> took;
-    work();
-    for (int i = 0; i < repeats; ++i) {
-        before();
-        const Nanos start = cpu_now();
-        work();
-        took.push_back(cpu_now() - start);
-    }
-    std::nth_element(took.begin(), took.begin() + repeats / 2, took.end());
-    return static_cast<double>(took[static_cast<std::size_t>(repeats) / 2]);
-}
 
 bool room_for(int processes) {
     rlimit limit{};
@@ -115,15 +96,15 @@ bool agree(const ProcessTable& a, const ProcessTable& b) {
     return same * 100 >= a.count * 99;  // others come and go meanwhile
 }
 
-bool bench_bpf(int processes, std::vector<unsigned char>& memory, double naive_ns) {
+bool bench_bpf(int processes, bench::ColdCache& cache, double naive_ns) {
     const auto scanner = make(Tier::bpf);
     if (scanner == nullptr) return true;
     ProcessTable table;
     if (!scanner->scan(table)) return report("bpf/hot", 0, "a table", 0, 0, false);
     const auto count = static_cast<double>(table.count);
     const auto scan = [&] { (void)scanner->scan(table); };
-    const double hot = median_ns(101, scan) / count;
-    const double cold = median_ns(31, scan, [&] { touch(memory); }) / count;
+    const double hot = median_cpu_ns(101, scan) / count;
+    const double cold = median_cpu_ns(31, scan, [&] { cache.touch(); }) / count;
     const std::string size = "/" + std::to_string(processes);
     const double hot_bar = naive_ns == 0 ? 600 : 150;  // so many fit no cache: never hot
     bool good = report("bpf/hot" + size, hot, "one process", 1, hot_bar, hot <= hot_bar);
@@ -140,15 +121,15 @@ bool bench_threads() {
     constexpr int kThreads = 200;
     ProcessTable table;
     const auto scan = [&] { (void)scanner->scan(table); };
-    const double before = median_ns(51, scan);
+    const double before = median_cpu_ns(51, scan);
     const Crowd crowd(kProcesses, kThreads);
-    const double after = median_ns(51, scan);
+    const double after = median_cpu_ns(51, scan);
     const double each = (after - before) / (crowd.good() * kThreads);
     return report("bpf/thread", each, "a further thread", 1, 100, each <= 100);
 }
 
 // What the kernel alone takes for the three files of a process that ran, through kept descriptors.
-double bare_reads_ns(const Crowd& crowd, std::vector<unsigned char>& memory) {
+double bare_reads_ns(const Crowd& crowd, bench::ColdCache& cache) {
     std::vector<int> files;
     for (const pid_t pid : crowd.pids()) {
         for (const char* name : {"stat", "statm", "io"}) {
@@ -157,38 +138,38 @@ double bare_reads_ns(const Crowd& crowd, std::vector<unsigned char>& memory) {
         }
     }
     char buffer[4096];
-    const double took = median_ns(15, [&] {
+    const double took = median_cpu_ns(15, [&] {
         for (const int fd : files) (void)!pread(fd, buffer, sizeof buffer, 0);
     }, [&] {
         crowd.wake();
         usleep(100'000);
-        touch(memory);
+        cache.touch();
     });
     for (const int fd : files) close(fd);
     return took / crowd.good();
 }
 
-bool bench_gated(int processes, std::vector<unsigned char>& memory, const Crowd& crowd, double naive_ns) {
+bool bench_gated(int processes, bench::ColdCache& cache, const Crowd& crowd, double naive_ns) {
     const auto scanner = make(Tier::gated);
     if (scanner == nullptr) return true;
     ProcessTable table;
     const auto scan = [&] { (void)scanner->scan(table); };
     scan();
     // Others run, too: two scans with different shares of processes that ran tell the two prices apart.
-    const double calm = median_ns(31, scan, [&] { touch(memory); });
+    const double calm = median_cpu_ns(31, scan, [&] { cache.touch(); });
     const auto calm_idle = static_cast<double>(table.gated);
     const double calm_ran = static_cast<double>(table.count) - calm_idle;
-    const double busy = median_ns(15, scan, [&] {
+    const double busy = median_cpu_ns(15, scan, [&] {
         crowd.wake();
         usleep(100'000);
-        touch(memory);
+        cache.touch();
     });
     const auto busy_idle = static_cast<double>(table.gated);
     const double busy_ran = static_cast<double>(table.count) - busy_idle;
     if (busy_ran < processes * 0.9) std::printf("host_processes_gated/active: only %.0f ran\n", busy_ran);
     const double active = (busy * calm_idle - calm * busy_idle) / (busy_ran * calm_idle - calm_ran * busy_idle);
     const double idle = (calm - active * calm_ran) / calm_idle;
-    const double bare = bare_reads_ns(crowd, memory);
+    const double bare = bare_reads_ns(crowd, cache);
     const std::string size = "/" + std::to_string(processes);
     const bool good = report("gated/idle" + size, idle, "five files, cold", naive_ns / idle, 1000, idle <= 1000);
     return report("gated/active" + size, active, "bare reads of its three kept files, cold", active / bare,
@@ -209,11 +190,11 @@ int main() {
     bool good = bench_threads();
     if (room_for(kMany)) {  // before this process grows: its children share what it has
         const Crowd crowd(kMany, 1);
-        std::vector<unsigned char> memory(kColdBytes);
-        if (crowd.good() == kMany) good = bench_bpf(kMany, memory, 0) && good;
+        bench::ColdCache cache;
+        if (crowd.good() == kMany) good = bench_bpf(kMany, cache, 0) && good;
     }
     const Crowd crowd(kProcesses, 0);
-    std::vector<unsigned char> memory(kColdBytes);
+    bench::ColdCache cache;
     ProcessTable walked;
     if (crowd.good() < kProcesses || !make(Tier::tree)->scan(walked)) return 1;
     for (const Tier tier : {Tier::bpf, Tier::taskstats, Tier::gated}) {
@@ -223,10 +204,10 @@ int main() {
         if (!scanner->scan(table) || !agree(walked, table)) return 1;
     }
     unsigned long sum = 0;
-    const double naive = median_ns(5, [&] { sum += read_naively(walked); }, [&] { touch(memory); }) /
+    const double naive = median_cpu_ns(5, [&] { sum += read_naively(walked); }, [&] { cache.touch(); }) /
                          static_cast<double>(walked.count);
     std::printf("naive: %.0f ns a process (%lu)\n", naive, sum % 10);
-    good = bench_bpf(kProcesses, memory, naive) && good;
-    good = bench_gated(kProcesses, memory, crowd, naive) && good;
+    good = bench_bpf(kProcesses, cache, naive) && good;
+    good = bench_gated(kProcesses, cache, crowd, naive) && good;
     return good ? 0 : 1;
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/catalog.hpp"
+#include "poll_cost.hpp"
 #include "report.hpp"
 #include "sources/processes/tree.hpp"
 #include "sources/source.hpp"
@@ -22,17 +23,9 @@ extern const SourceDescriptor filesystem_source;
 namespace {
 
 using namespace argus;
+using bench::Count;
 
 constexpr double kBar = 1.5;
-
-class Count final : public sources::Emit {
-public:
-    [[nodiscard]] Slot open_series(SeriesInfo) override { return {opened++, 1}; }
-    void close_series(Slot) override {}
-    void value(Slot, double) override { ++values; }
-    std::uint32_t opened = 0;
-    std::uint32_t values = 0;
-};
 
 std::size_t read_whole(const std::string& path) {
     static std::vector<char> buffer(1 << 16);

@@ -10,7 +10,7 @@ namespace {
 using sources::ProcessColumn;
 using sources::ProcessTable;
 
-constexpr Nanos kTick = 20 * kMillisecond;  // /proc tells starts in ticks of 10 ms, an exit to the ns
+constexpr Nanos kSameStart = 20 * kMillisecond;  // /proc tells starts in ticks of 10 ms, an exit to the ns
 constexpr Nanos kExitsLate = 10 * kSecond;  // how long an exit may take to be told
 
 double known_or(double value, double otherwise) noexcept { return std::isnan(value) ? otherwise : value; }
@@ -166,13 +166,13 @@ std::int32_t AgentProcesses::owner_of_parent(std::size_t index) {
     for (int i = 0; i < kGenerations; ++i) {
         const std::int32_t pid = child->parent;
         const auto elder = [&](const Known* it) {
-            return it != nullptr && it->start_time_ns <= child->process.start_time_ns + kTick;
+            return it != nullptr && it->start_time_ns <= child->process.start_time_ns + kSameStart;
         };
         for (auto* processes : {&known_, &departed_}) {
             if (const Known* parent = find(*processes, pid, pid_of); elder(parent)) return parent->owner;
         }
         for (std::size_t k = 0; k < roots_.size(); ++k) {
-            if (roots_[k].pid == pid && roots_[k].start_time_ns <= child->process.start_time_ns + kTick) {
+            if (roots_[k].pid == pid && roots_[k].start_time_ns <= child->process.start_time_ns + kSameStart) {
                 return root_owner_[k];
             }
         }
@@ -193,7 +193,7 @@ void AgentProcesses::settle_ended() {
         Known& process = ended_[i].process;
         for (auto* processes : {&known_, &departed_}) {
             Known* listed = find(*processes, process.pid, pid_of);
-            if (listed == nullptr || std::abs(listed->start_time_ns - process.start_time_ns) > kTick) continue;
+            if (listed == nullptr || std::abs(listed->start_time_ns - process.start_time_ns) > kSameStart) continue;
             process.owner = listed->owner;
             add(process.owner, process, *listed);
             listed->cpu_s = std::max(listed->cpu_s, process.cpu_s);  // a zombie is listed on, with the same sums

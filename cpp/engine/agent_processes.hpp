@@ -62,7 +62,7 @@ private:
         std::int32_t owner = kNobody;
         std::int64_t start_time_ns = 0;
         double cpu_s = 0, read_bytes = 0, write_bytes = 0;
-        Nanos seen = 0;  // time of the last table that listed it
+        Nanos seen = 0;  // time of the last table that listed it, or its end if none did
     };
     struct Ended {
         Known process;  // with all that it used; the owner is not known yet

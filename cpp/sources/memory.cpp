@@ -219,18 +219,18 @@ int KeyTable::find(std::string_view key) const noexcept {
     return -1;
 }
 
-void parse_keyed(std::string_view text, const KeyTable& keys, KeyedValues& out, std::string_view prefix) {
+void parse_keyed(std::string_view text, const KeyTable& keys, KeyedValues& out, KeyedFormat format) {
     constexpr std::uint64_t kKib = 1024;
     out.seen.fill(false);
     out.malformed = 0;
     Scanner scanner(text);
     std::string_view line;
     while (scanner.line(line)) {
-        if (!line.starts_with(prefix)) {
+        if (!line.starts_with(format.prefix)) {
             ++out.malformed;
             continue;
         }
-        line.remove_prefix(prefix.size());
+        line.remove_prefix(format.prefix.size());
         std::string_view key = line.substr(0, std::min(line.find(' '), line.size()));
         Scanner fields(line.substr(key.size()));
         if (key.ends_with(':')) key.remove_suffix(1);
@@ -244,7 +244,7 @@ void parse_keyed(std::string_view text, const KeyTable& keys, KeyedValues& out, 
             good = good && value <= std::numeric_limits<std::uint64_t>::max() / kKib;
             value *= kKib;
         } else {
-            good = good && unit.empty();
+            good = good && unit.empty() && !format.kib_only;
         }
         if (!good) {
             ++out.malformed;

@@ -29,9 +29,14 @@ struct KeyedValues {
     std::uint32_t malformed = 0;  // lines of known keys skipped
 };
 
-// Lines "key value", "key: value" or "key: value kB"; the first of a repeated key counts, the rest are malformed,
-// and so is a line that does not begin with `prefix`.
-void parse_keyed(std::string_view text, const KeyTable& keys, KeyedValues& out, std::string_view prefix = {});
+// How the lines of a file differ from that.
+struct KeyedFormat {
+    std::string_view prefix = {};  // of each line; one without it is malformed
+    bool kib_only = false;         // a value without kB is malformed
+};
+
+// Lines "key value", "key: value" or "key: value kB"; the first of a repeated key counts, the rest are malformed.
+void parse_keyed(std::string_view text, const KeyTable& keys, KeyedValues& out, KeyedFormat format = {});
 
 [[nodiscard]] const KeyTable& meminfo_keys();
 [[nodiscard]] const KeyTable& vmstat_keys();

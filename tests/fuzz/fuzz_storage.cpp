@@ -81,7 +81,7 @@ void numa(std::string_view text) {
     must(nodes.size() <= kMaxNodes && (!good || !nodes.empty()));
     for (std::size_t i = 1; i < nodes.size(); ++i) must(nodes[i - 1] < nodes[i] && nodes[i] < kMaxNodes);
     KeyedValues values;
-    parse_keyed(text, node_meminfo_keys(), values, "Node 0 ");
+    parse_keyed(text, node_meminfo_keys(), values, {"Node 0 ", true});
     parse_keyed(text, numastat_keys(), values);
 }
 
