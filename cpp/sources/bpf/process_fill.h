@@ -10,52 +10,42 @@
 
 #include "process_record.h"
 
-// Adds what one more thread did to its process.
-static __always_inline void add_thread(struct argus_process_record* r, struct task_struct* t) {
-    r->utime_ns += t->utime;
-    r->stime_ns += t->stime;
-    r->runtime_ns += t->se.sum_exec_runtime;
-    r->run_delay_ns += t->sched_info.run_delay;
-    r->minor_faults += t->min_flt;
-    r->major_faults += t->maj_flt;
-    r->read_chars += t->ioac.rchar;
-    r->write_chars += t->ioac.wchar;
-    r->read_bytes += t->ioac.read_bytes;
-    r->write_bytes += t->ioac.write_bytes;
-    r->voluntary_switches += t->nvcsw;
-    r->involuntary_switches += t->nivcsw;
+// Adds what one more thread used.
+static __always_inline void add_thread(struct argus_usage* used, struct task_struct* t) {
+    used->utime_ns += t->utime;
+    used->stime_ns += t->stime;
+    used->runtime_ns += t->se.sum_exec_runtime;
+    used->run_delay_ns += t->sched_info.run_delay;
+    used->minor_faults += t->min_flt;
+    used->major_faults += t->maj_flt;
+    used->read_chars += t->ioac.rchar;
+    used->write_chars += t->ioac.wchar;
+    used->read_bytes += t->ioac.read_bytes;
+    used->write_bytes += t->ioac.write_bytes;
+    used->voluntary_switches += t->nvcsw;
+    used->involuntary_switches += t->nivcsw;
 }
 
-static __always_inline void start_with(struct argus_process_record* r, struct task_struct* t) {
-    r->utime_ns = t->utime;
-    r->stime_ns = t->stime;
-    r->runtime_ns = t->se.sum_exec_runtime;
-    r->run_delay_ns = t->sched_info.run_delay;
-    r->minor_faults = t->min_flt;
-    r->major_faults = t->maj_flt;
-    r->read_chars = t->ioac.rchar;
-    r->write_chars = t->ioac.wchar;
-    r->read_bytes = t->ioac.read_bytes;
-    r->write_bytes = t->ioac.write_bytes;
-    r->voluntary_switches = t->nvcsw;
-    r->involuntary_switches = t->nivcsw;
+static __always_inline void start_with(struct argus_usage* used, struct task_struct* t) {
+    __builtin_memset(used, 0, sizeof *used);
+    add_thread(used, t);
 }
 
 // Adds what the kernel keeps of the threads that ended. None has, if none ever ran: nothing is looked at then.
-static __always_inline void add_ended(struct argus_process_record* r, struct signal_struct* ended) {
+static __always_inline void add_ended(struct argus_usage* used, struct signal_struct* ended) {
     const __u64 runtime_ns = ended->sum_sched_runtime;
     if (!runtime_ns) return;
-    r->runtime_ns += runtime_ns;
-    r->utime_ns += ended->utime;
-    r->stime_ns += ended->stime;
-    r->minor_faults += ended->min_flt;
-    r->major_faults += ended->maj_flt;
-    r->read_chars += ended->ioac.rchar;
-    r->write_chars += ended->ioac.wchar;
-    r->read_bytes += ended->ioac.read_bytes;
-    r->write_bytes += ended->ioac.write_bytes;
-    r->voluntary_switches += ended->nvcsw;
-    r->involuntary_switches += ended->nivcsw;
+    used->runtime_ns += runtime_ns;
+    used->utime_ns += ended->utime;
+    used->stime_ns += ended->stime;
+    used->minor_faults += ended->min_flt;
+    used->major_faults += ended->maj_flt;
+    used->read_chars += ended->ioac.rchar;
+    used->write_chars += ended->ioac.wchar;
+    used->read_bytes += ended->ioac.read_bytes;
+    used->write_bytes += ended->ioac.write_bytes;
+    used->voluntary_switches += ended->nvcsw;
+    used->involuntary_switches += ended->nivcsw;
 }
 
 // What /proc/PID/stat shows beyond comm: long names in full, and what a worker works on. A function of its own, so that

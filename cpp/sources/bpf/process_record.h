@@ -10,14 +10,18 @@
 #define ARGUS_PROCESS_WORKED 16u    // flags: a kernel worker, at `work` last, if that is not empty
 #define ARGUS_PROCESS_NAMED 32u     // flags: a kernel thread whose name has been looked for
 
-struct argus_process_record {
-    unsigned long long start_boottime_ns;
-    unsigned long long utime_ns, stime_ns, runtime_ns;      // all threads, also those that ended
-    unsigned long long adjusted_utime_ns, adjusted_stime_ns;  // what the kernel last told a reader of /proc
-    unsigned long long run_delay_ns;                        // of the threads that live
+// What a thread has used; all of one type, so that user space adds them up in a loop.
+struct argus_usage {
+    unsigned long long utime_ns, stime_ns, runtime_ns, run_delay_ns;
     unsigned long long minor_faults, major_faults;
     unsigned long long read_chars, write_chars, read_bytes, write_bytes;
     unsigned long long voluntary_switches, involuntary_switches;
+};
+
+struct argus_process_record {
+    unsigned long long start_boottime_ns;
+    struct argus_usage used;  // by all threads, also those that ended; run_delay_ns by those that live
+    unsigned long long adjusted_utime_ns, adjusted_stime_ns;  // what the kernel last told a reader of /proc
     unsigned long long cgroup_id;
     long long file_pages, anon_pages, swap_pages, shmem_pages;
     unsigned long long virtual_pages;
@@ -31,10 +35,7 @@ struct argus_process_record {
 
 // One thread beside the first of its process, where user space adds them up.
 struct argus_thread_record {
-    unsigned long long utime_ns, stime_ns, runtime_ns, run_delay_ns;
-    unsigned long long minor_faults, major_faults;
-    unsigned long long read_chars, write_chars, read_bytes, write_bytes;
-    unsigned long long voluntary_switches, involuntary_switches;
+    struct argus_usage used;
     int tgid, unused;
 };
 

@@ -47,7 +47,7 @@ static __noinline __u32 add_threads(struct argus_process_record* r, struct task_
     bpf_iter_task_new(&it, held, kThreadsOfProcess);
     while ((t = bpf_iter_task_next(&it))) {
         if (t->pid == t->tgid) continue;
-        add_thread(r, t);
+        add_thread(&r->used, t);
         ++threads;
     }
     bpf_iter_task_destroy(&it);
@@ -62,9 +62,9 @@ static __always_inline __u32 sum(struct argus_process_record* r, struct task_str
     for (int i = 0; i < kTries; ++i) {
         const __u32 sequence = ended_sequence(ended);
         barrier();
-        start_with(r, leader);
+        start_with(&r->used, leader);
         if (r->nr_threads > 1) threads = 1 + add_threads(r, leader);
-        add_ended(r, ended);
+        add_ended(&r->used, ended);
         barrier();
         if (!(sequence & 1) && ended_sequence(ended) == sequence) return threads;
     }

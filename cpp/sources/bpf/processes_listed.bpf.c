@@ -42,18 +42,7 @@ static __always_inline void take_thread(struct task_struct* t) {
     struct argus_thread_record* r = bpf_map_lookup_elem(&further_threads, &key);
     if (!r) return;
     r->tgid = t->tgid;
-    r->utime_ns = t->utime;
-    r->stime_ns = t->stime;
-    r->runtime_ns = t->se.sum_exec_runtime;
-    r->run_delay_ns = t->sched_info.run_delay;
-    r->minor_faults = t->min_flt;
-    r->major_faults = t->maj_flt;
-    r->read_chars = t->ioac.rchar;
-    r->write_chars = t->ioac.wchar;
-    r->read_bytes = t->ioac.read_bytes;
-    r->write_bytes = t->ioac.write_bytes;
-    r->voluntary_switches = t->nvcsw;
-    r->involuntary_switches = t->nivcsw;
+    start_with(&r->used, t);
 }
 
 SEC("iter/task")
@@ -72,8 +61,8 @@ int list_task(struct bpf_iter__task* context) {
     for (int i = 0; i < kTries; ++i) {
         const __u32 sequence = ended_sequence(signal);
         barrier();
-        start_with(r, t);
-        add_ended(r, signal);
+        start_with(&r->used, t);
+        add_ended(&r->used, signal);
         barrier();
         if (!(sequence & 1) && ended_sequence(signal) == sequence) return 0;
     }

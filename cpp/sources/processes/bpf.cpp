@@ -23,6 +23,14 @@ constexpr Error kForeignNamespace{
     Errc::unavailable, 0, "BPF: sees the pids of the whole machine, and this process lives in a namespace of its own"};
 constexpr Error kNoSelf{Errc::unavailable, 0, "proc/self/stat: expected this process, could not read it"};
 
+void add(argus_usage& sum, const argus_usage& one) noexcept {
+    using Numbers = std::array<unsigned long long, sizeof(argus_usage) / sizeof(unsigned long long)>;
+    auto total = std::bit_cast<Numbers>(sum);
+    const auto more = std::bit_cast<Numbers>(one);
+    for (std::size_t i = 0; i < total.size(); ++i) total[i] += more[i];
+    sum = std::bit_cast<argus_usage>(total);
+}
+
 }  // namespace
 
 char state_letter(std::uint32_t state) noexcept {
@@ -153,18 +161,7 @@ void BpfProcesses::add_listed_threads() {
         if (at == keys_.end() || static_cast<std::int32_t>(*at >> 32) != t.tgid) continue;
         argus_process_record& r = records[*at & 0xFFFFFFFFU];
         ++further_found_[static_cast<std::size_t>(at - keys_.begin())];
-        r.utime_ns += t.utime_ns;
-        r.stime_ns += t.stime_ns;
-        r.runtime_ns += t.runtime_ns;
-        r.run_delay_ns += t.run_delay_ns;
-        r.minor_faults += t.minor_faults;
-        r.major_faults += t.major_faults;
-        r.read_chars += t.read_chars;
-        r.write_chars += t.write_chars;
-        r.read_bytes += t.read_bytes;
-        r.write_bytes += t.write_bytes;
-        r.voluntary_switches += t.voluntary_switches;
-        r.involuntary_switches += t.involuntary_switches;
+        add(r.used, t.used);
     }
     for (std::size_t i = 0; i < keys_.size(); ++i) {
         argus_process_record& r = records[keys_[i] & 0xFFFFFFFFU];
@@ -315,9 +312,9 @@ void BpfProcesses::put_cpu(ProcessTable& out, const Block& block) noexcept {
         if (before != nullptr && before->told.user_ns + before->told.system_ns > told.user_ns + told.system_ns) {
             told = before->told;
         }
-        if (good) told = split_cpu_time(r.runtime_ns, {r.utime_ns, r.stime_ns}, told);
-        const bool twice = good && before != nullptr && elapsed_ > 0 && r.runtime_ns >= before->runtime_ns;
-        const double ran = twice ? number(r.runtime_ns - before->runtime_ns) : kNaN;
+        if (good) told = split_cpu_time(r.used.runtime_ns, {r.used.utime_ns, r.used.stime_ns}, told);
+        const bool twice = good && before != nullptr && elapsed_ > 0 && r.used.runtime_ns >= before->runtime_ns;
+        const double ran = twice ? number(r.used.runtime_ns - before->runtime_ns) : kNaN;
         out.gated += ran == 0.0 ? 1U : 0U;
         user[row] = good ? number(told.user_ns) / 1e9 : kNaN;
         system[row] = good ? number(told.system_ns) / 1e9 : kNaN;
@@ -326,7 +323,7 @@ void BpfProcesses::put_cpu(ProcessTable& out, const Block& block) noexcept {
         out.valid[row] = kValidStat | kValidMemory | kValidCgroup | (good ? kSums : 0U) |
                          (has_memory(r) ? std::uint32_t{kValidKinds} : 0U) |
                          (twice ? std::uint32_t{kValidUtilization} : 0U);
-        now_[row] = {r.pid, out.start_time_ns[row], r.runtime_ns, told};
+        now_[row] = {r.pid, out.start_time_ns[row], r.used.runtime_ns, told};
     }
 }
 
@@ -334,18 +331,18 @@ void BpfProcesses::put_counters(ProcessTable& out, const Block& block) const noe
     using enum ProcessColumn;
     const auto put = [&](ProcessColumn column, auto member) {
         block.fill(out, column,
-                   [member](const argus_process_record& r) { return whole(r) ? number(r.*member) : kNaN; });
+                   [member](const argus_process_record& r) { return whole(r) ? number(r.used.*member) : kNaN; });
     };
-    put(minor_faults, &argus_process_record::minor_faults);
-    put(major_faults, &argus_process_record::major_faults);
-    put(read_bytes, &argus_process_record::read_bytes);
-    put(write_bytes, &argus_process_record::write_bytes);
-    put(read_chars, &argus_process_record::read_chars);
-    put(write_chars, &argus_process_record::write_chars);
-    put(voluntary_switches, &argus_process_record::voluntary_switches);
-    put(involuntary_switches, &argus_process_record::involuntary_switches);
+    put(minor_faults, &argus_usage::minor_faults);
+    put(major_faults, &argus_usage::major_faults);
+    put(read_bytes, &argus_usage::read_bytes);
+    put(write_bytes, &argus_usage::write_bytes);
+    put(read_chars, &argus_usage::read_chars);
+    put(write_chars, &argus_usage::write_chars);
+    put(voluntary_switches, &argus_usage::voluntary_switches);
+    put(involuntary_switches, &argus_usage::involuntary_switches);
     block.fill(out, run_delay,
-               [](const argus_process_record& r) { return whole(r) ? number(r.run_delay_ns) / 1e9 : kNaN; });
+               [](const argus_process_record& r) { return whole(r) ? number(r.used.run_delay_ns) / 1e9 : kNaN; });
 }
 
 void BpfProcesses::put_memory(ProcessTable& out, const Block& block) const noexcept {
