@@ -296,8 +296,14 @@ def test_dead_subscriber_costs_nothing_and_one_that_caught_up_is_served_again(en
                 received = subscription.lost + sum(isinstance(record, Anomaly) for record in subscription._ready)
             subscription._ready.clear()
             assert received == 200 and subscription.lost > 0
-            publisher.publish(flag())
-            assert next(subscription) == flag()
+            # The heartbeats above may still fill the queue: what is published now may be dropped, not what comes later.
+            for _ in range(400):
+                publisher.publish(flag())
+                if subscription._socket.poll(20):
+                    subscription._take(subscription._socket.recv_multipart())
+                if flag() in subscription._ready:
+                    break
+            assert flag() in subscription._ready
 
 
 def test_slow_subscriber_never_delays_the_publisher_and_costs_the_others_nothing(endpoint: str) -> None:
