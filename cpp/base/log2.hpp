@@ -1,4 +1,4 @@
-// A base-2 logarithm for kernels: plain arithmetic, so that it vectorises and gives the same bits on every
+// Base-2 logarithm and power for kernels: plain arithmetic, so that it vectorises and gives the same bits on every
 // instruction set, which libm does not promise.
 #pragma once
 
@@ -22,6 +22,18 @@ namespace argus {
     const float series =
         2.88539008F + t2 * (0.96179669F + t2 * (0.57707802F + t2 * (0.41219859F + t2 * 0.32059890F)));
     return static_cast<float>(exponent) + t * series;
+}
+
+// 2^x for -120 <= x <= 120; relative error < 3e-7. Method: 2^whole by the exponent, 2^rest of [-1/2, 1/2] by its
+// Taylor series to the 6th power.
+[[nodiscard]] ARGUS_INLINE float fast_exp2(float x) noexcept {
+    const float shifted = x + 128.5F;
+    const std::int32_t whole = static_cast<std::int32_t>(shifted) - 128;
+    const float y = 0.693147181F * (x - static_cast<float>(whole));
+    const float series =
+        1.0F + y * (1.0F + y * (0.5F + y * (0.166666667F + y * (0.0416666667F + y * (0.00833333333F +
+        y * 0.00138888889F)))));
+    return series * __builtin_bit_cast(float, (whole + 127) << 23);
 }
 
 }  // namespace argus

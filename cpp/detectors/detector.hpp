@@ -29,7 +29,9 @@ struct Entity {  // a range of slots that belong to one machine, agent or tenant
 struct View {
     std::span<const float> values;  // one per slot, base units minus the slot's origin; NaN = not observed
     std::span<const Entity> entities;
-    Nanos now = 0;
+    Nanos now = 0;            // monotonic
+    Nanos wall = 0;           // Unix: hours and weekdays (UTC) come from it
+    double interval_s = 0.0;  // usual time between rows; 0 = not known yet
 };
 
 // What a detector does with a value, one byte per slot.
@@ -63,10 +65,14 @@ public:
     virtual void load(Reader& reader) = 0;
 };
 
-// One statistic of a detector, ranked on its own. A forecasting detector's first channel is |value -
-// expected|.
+// How many rows a statistic looks back on. Evidence of one scale is one group for the fusion (engine/fusion.hpp).
+enum class Scale : std::uint8_t { step, row, rows_3, rows_10, rows_30 };
+inline constexpr std::size_t kScales = 5;
+
+// One statistic of a detector, ranked on its own. A forecasting detector's first channel is |value - expected|.
 struct Channel {
-    const char* name;  // "" = the detector's own name, else appended: "residual.shift"
+    const char* name;  // "" = the detector's own name, else appended: "residual.10"
+    Scale scale = Scale::row;
 };
 
 struct DetectorDescriptor {
@@ -76,5 +82,7 @@ struct DetectorDescriptor {
 };
 
 extern const DetectorDescriptor residual_detector;
+extern const DetectorDescriptor season_detector;
+extern const DetectorDescriptor increment_detector;
 
 }  // namespace argus::detectors

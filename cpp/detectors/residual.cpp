@@ -1,11 +1,11 @@
-// Winsorised residual of an exponentially weighted level: spikes at once, departures of the level within
-// about ten values.
-// Channels: residual        |x - level|, in the unit of the series
-//           residual.shift  |running mean of the winsorised residual|, the same unit
+// Residuals of exponentially weighted levels: spikes at once, lasting departures as their smoothed residual.
+// Channels: residual       |x - level|, in the unit of the series
+//           residual.3, .10, .30   |running mean of x - level| over about so many values
+//           residual.fast  |x - fast level|
 // Method:   level and mean absolute residual by exponential weights (1/n while young); residuals beyond
 //           `winsor` times the latter are cut before they are learned, so that one outlier cannot move the
-//           level or blow up the scale.
-// Cost:     20 bytes a series; bench_bank.  NaN: statistic NaN, state untouched.
+//           level or blow up the scale. The running means take residuals as they are.
+// Cost:     28 bytes a series; bench_bank.  NaN: statistic NaN, state untouched.
 #include <array>
 #include <limits>
 #include <vector>
@@ -18,14 +18,27 @@ namespace {
 
 constexpr float kNone = std::numeric_limits<float>::quiet_NaN();
 constexpr float kNoLimit = std::numeric_limits<float>::max();
-constexpr float kYoung = 32.0F;  // values before residuals are winsorised: the scale is not known earlier
-constexpr float kAnew = 8.0F;         // age that is left when a new normal is accepted
-constexpr float kOldest = 1.0e6F;     // ages stop here: float32 counts exactly, and 1/n is far below any rate
+constexpr float kYoung = 32.0F;    // values before residuals are winsorised: the scale is not known earlier
+constexpr float kAnew = 8.0F;      // age that is left when a new normal is accepted
+constexpr float kOldest = 1.0e6F;  // ages stop here: float32 counts exactly, and 1/n is far below any rate
+constexpr float kRate3 = 0.3F;
+constexpr float kRate10 = 0.1F;
+constexpr float kRate30 = 0.03F;
 
 struct Rates {
     float level;
-    float shift;
+    float fast;
     float winsor;
+};
+
+struct State {  // one array each, a float per slot
+    float* level;    // expected value, minus the slot's origin
+    float* scale;    // mean absolute winsorised residual
+    float* mean_3;   // running means of the residual
+    float* mean_10;
+    float* mean_30;
+    float* fast;     // level over about 20 values
+    float* age;      // values learned, 0 = none: no level yet
 };
 
 ARGUS_INLINE float clamp(float x, float limit) noexcept {
@@ -39,22 +52,35 @@ ARGUS_INLINE float limit_of(float scale, float age, const Rates& rates) noexcept
     return ((age >= kYoung) & (scale > 0.0F)) ? rates.winsor * scale : kNoLimit;
 }
 
-ARGUS_INLINE void score_body(const float* values, const float* level, const float* scale, const float* shift,
-                             const float* age, Rates rates, std::size_t count, float* residual_out,
-                             float* shift_out) {
+ARGUS_INLINE void score_body(const float* values, const State& state, std::size_t count, float* out) {
+    const float* level = state.level;
+    const float* mean_3 = state.mean_3;
+    const float* mean_10 = state.mean_10;
+    const float* mean_30 = state.mean_30;
+    const float* fast = state.fast;
+    const float* age = state.age;
     ARGUS_IVDEP
     for (std::size_t i = 0; i < count; ++i) {
-        const float residual = values[i] - level[i];
-        const float cut = clamp(residual, limit_of(scale[i], age[i], rates));
-        const float moved = shift[i] + rates.shift * (cut - shift[i]);
+        const float x = values[i];
         const bool known = age[i] > 0.0F;
-        residual_out[i] = known ? magnitude(residual) : kNone;
-        shift_out[i] = known ? magnitude(moved) : kNone;
+        const float residual = x - (known ? level[i] : x);
+        out[i] = magnitude(residual);
+        out[count + i] = magnitude(mean_3[i] + kRate3 * (residual - mean_3[i]));
+        out[2 * count + i] = magnitude(mean_10[i] + kRate10 * (residual - mean_10[i]));
+        out[3 * count + i] = magnitude(mean_30[i] + kRate30 * (residual - mean_30[i]));
+        out[4 * count + i] = magnitude(x - (known ? fast[i] : x));
     }
 }
 
-ARGUS_INLINE void learn_body(const float* values, const std::uint8_t* mask, float* level, float* scale,
-                             float* shift, float* age, Rates rates, std::size_t count) {
+ARGUS_INLINE void learn_body(const float* values, const std::uint8_t* mask, const State& state, Rates rates,
+                             std::size_t count) {
+    float* level = state.level;
+    float* scale = state.scale;
+    float* mean_3 = state.mean_3;
+    float* mean_10 = state.mean_10;
+    float* mean_30 = state.mean_30;
+    float* fast = state.fast;
+    float* age = state.age;
     ARGUS_IVDEP
     for (std::size_t i = 0; i < count; ++i) {
         const float x = values[i];
@@ -62,94 +88,103 @@ ARGUS_INLINE void learn_body(const float* values, const std::uint8_t* mask, floa
         const bool seen = x == x;
         const bool anew = what == kLearnAnew;
         const bool keep = (what != kLearnNothing) & seen;
+        const bool first = age[i] == 0.0F;
         const float old_age = (anew & (age[i] > kAnew)) ? kAnew : age[i];
-        const float old_level = (anew | (age[i] == 0.0F)) ? x : level[i];
+        const float old_level = (anew | first) ? x : level[i];
+        const float old_fast = (anew | first) ? x : fast[i];
         const float residual = x - old_level;
         const float cut = clamp(residual, limit_of(scale[i], old_age, rates));
-        const float level_weight = 1.0F / (old_age + 1.0F);
+        const float young = 1.0F / (old_age + 1.0F);
         const float scale_weight = 1.0F / (old_age > 1.0F ? old_age : 1.0F);
-        const float level_rate = level_weight > rates.level ? level_weight : rates.level;
+        const float level_rate = young > rates.level ? young : rates.level;
         const float scale_rate = scale_weight > rates.level ? scale_weight : rates.level;
+        const float fast_rate = young > rates.fast ? young : rates.fast;
         const float new_level = old_level + level_rate * cut;
         const float new_scale = scale[i] + scale_rate * (magnitude(cut) - scale[i]);
-        const float evidence = shift[i] + rates.shift * (cut - shift[i]);
+        const float new_fast = old_fast + fast_rate * (x - old_fast);
         const float new_age = old_age < kOldest ? old_age + 1.0F : old_age;
-        const bool follow = seen & (age[i] > 0.0F);
-        shift[i] = follow ? (anew ? 0.0F : evidence) : shift[i];
+        const float new_3 = anew ? 0.0F : mean_3[i] + kRate3 * (residual - mean_3[i]);
+        const float new_10 = anew ? 0.0F : mean_10[i] + kRate10 * (residual - mean_10[i]);
+        const float new_30 = anew ? 0.0F : mean_30[i] + kRate30 * (residual - mean_30[i]);
+        const bool follow = seen & !first;
+        mean_3[i] = follow ? new_3 : mean_3[i];
+        mean_10[i] = follow ? new_10 : mean_10[i];
+        mean_30[i] = follow ? new_30 : mean_30[i];
         level[i] = keep ? new_level : level[i];
         scale[i] = keep ? new_scale : scale[i];
+        fast[i] = keep ? new_fast : fast[i];
         age[i] = keep ? new_age : age[i];
     }
 }
 
 ARGUS_KERNEL(score_kernel, score_body,
-             (const float* values, const float* level, const float* scale, const float* shift,
-              const float* age, Rates rates, std::size_t count, float* residual_out, float* shift_out),
-             (values, level, scale, shift, age, rates, count, residual_out, shift_out))
+             (const float* values, const State& state, std::size_t count, float* out),
+             (values, state, count, out))
 
 ARGUS_KERNEL(learn_kernel, learn_body,
-             (const float* values, const std::uint8_t* mask, float* level, float* scale, float* shift,
-              float* age, Rates rates, std::size_t count),
-             (values, mask, level, scale, shift, age, rates, count))
+             (const float* values, const std::uint8_t* mask, const State& state, Rates rates,
+              std::size_t count),
+             (values, mask, state, rates, count))
 
 class Residual final : public Detector {
 public:
-    Residual(std::uint32_t slots, Rates rates)
-        : rates_(rates), level_(slots, 0.0F), scale_(slots, 0.0F), shift_(slots, 0.0F), age_(slots, 0.0F) {}
+    Residual(std::uint32_t slots, Rates rates) : rates_(rates), slots_(slots), all_(kArrays * slots, 0.0F) {}
 
     void score(const View& view, std::span<float> statistic) const override {
-        const std::size_t count = view.values.size();
-        score_kernel(view.values.data(), level_.data(), scale_.data(), shift_.data(), age_.data(), rates_,
-                     count, statistic.data(), statistic.data() + count);
+        // The kernel only reads through it.
+        const State state = const_cast<Residual*>(this)->state();
+        score_kernel(view.values.data(), state, view.values.size(), statistic.data());
     }
 
     void learn(const View& view, std::span<const std::uint8_t> mask) override {
-        learn_kernel(view.values.data(), mask.data(), level_.data(), scale_.data(), shift_.data(),
-                     age_.data(), rates_, view.values.size());
+        learn_kernel(view.values.data(), mask.data(), state(), rates_, view.values.size());
     }
 
     [[nodiscard]] bool forecast(std::span<float> expected, std::span<float> scale) const override {
+        const State state = const_cast<Residual*>(this)->state();
         for (std::size_t i = 0; i < expected.size(); ++i) {
-            expected[i] = age_[i] > 0.0F ? level_[i] : kNone;
-            scale[i] = age_[i] > 1.0F ? scale_[i] : kNone;
+            expected[i] = state.age[i] > 0.0F ? state.level[i] : kNone;
+            scale[i] = state.age[i] > 1.0F ? state.scale[i] : kNone;
         }
         return true;
     }
 
     void reset(std::span<const std::uint32_t> slots) override {
         for (const std::uint32_t slot : slots) {
-            level_[slot] = scale_[slot] = shift_[slot] = age_[slot] = 0.0F;
+            for (std::size_t array = 0; array < kArrays; ++array) all_[array * slots_ + slot] = 0.0F;
         }
     }
 
-    void save(Writer& writer) const override {
-        for (const auto* state : {&level_, &scale_, &shift_, &age_}) {
-            writer.array(std::span<const float>(*state));
-        }
-    }
-
-    void load(Reader& reader) override {
-        for (auto* state : {&level_, &scale_, &shift_, &age_}) reader.array(std::span<float>(*state));
-    }
+    void save(Writer& writer) const override { writer.array(std::span<const float>(all_)); }
+    void load(Reader& reader) override { reader.array(std::span<float>(all_)); }
 
 private:
+    static constexpr std::size_t kArrays = 7;
+
+    [[nodiscard]] State state() noexcept {
+        float* at = all_.data();
+        const std::size_t n = slots_;
+        return {at, at + n, at + 2 * n, at + 3 * n, at + 4 * n, at + 5 * n, at + 6 * n};
+    }
+
     Rates rates_;
-    std::vector<float> level_;  // expected value, minus the slot's origin
-    std::vector<float> scale_;  // mean absolute winsorised residual
-    std::vector<float> shift_;  // running mean of the winsorised residual
-    std::vector<float> age_;    // values learned, 0 = none: no level yet
+    std::size_t slots_;
+    std::vector<float> all_;
 };
 
 constexpr std::array<Option, 3> kOptions{{
     {"level_rate", "1", 0.005, 1e-4, 0.5,
      "weight of one value in the level and its usual residual; 0.005 = about 200 values"},
-    {"shift_rate", "1", 0.1, 0.01, 1.0,
-     "weight of one value in the running mean of residuals; 0.1 = about 10 values"},
+    {"fast_rate", "1", 0.05, 0.01, 1.0, "weight of one value in the fast level; 0.05 = about 20 values"},
     {"winsor", "1", 6.0, 2.0, 100.0,
      "residuals beyond this many usual residuals are cut before they are learned"},
 }};
 
-constexpr std::array<Channel, 2> kChannels{{{""}, {"shift"}}};
+constexpr std::array<Channel, 5> kChannels{{{"", Scale::row},
+                                            {"3", Scale::rows_3},
+                                            {"10", Scale::rows_10},
+                                            {"30", Scale::rows_30},
+                                            {"fast", Scale::row}}};
 
 std::unique_ptr<Detector> make_residual(std::uint32_t slots, std::span<const double> options) {
     return std::make_unique<Residual>(slots,
@@ -163,7 +198,8 @@ const DetectorDescriptor residual_detector{
     .leaf =
         {.name = "residual",
          .documentation =
-             "Distance of a value, and of the mean of the last values, from a slowly moving level.",
+             "Distance of a value from a slow and from a fast level, and of the mean of the last 3, 10 and 30 "
+             "values from the slow one.",
          .reference =
              "Roberts (1959), Technometrics 1(3): geometric moving averages; Huber (1964): winsorising",
          .options = kOptions},

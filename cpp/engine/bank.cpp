@@ -14,6 +14,7 @@ namespace {
 
 using detectors::kTileSlots;
 
+constexpr std::uint32_t kUsedSlots = 256;  // a tile with all detectors then keeps to the second-level cache
 constexpr float kFarthest = 1.0e30F;  // values are kept this close to their origin, so that sums stay finite
 constexpr float kLargestRatio = 1024.0F;
 constexpr float kEntityRate = 0.1F;
@@ -128,6 +129,7 @@ void check(const DetectorChoice& choice) {
 }
 
 BankOptions completed(BankOptions options) {
+
     if (options.detectors.empty())
         throw std::invalid_argument("Bank: expected at least one detector, found none");
     if (!(options.false_alarms_per_day > 0.0) || !(options.false_alarms_per_day < 1e12)) {
@@ -151,19 +153,30 @@ struct Bank::Tile {
     Tile(std::uint32_t first_slot, std::uint32_t slots, const BankOptions& options)
         : first(first_slot),
           count(slots),
+          ranks(slots * static_cast<std::uint32_t>(scales_of(options).size()), {0, slots}),
+          fusion(slots, scales_of(options)),
           gate(slots, options.policy),
           origin(slots, kUnknown),
           seen(slots, 0) {
         for (const DetectorChoice& choice : options.detectors) {
             detectors.push_back(choice.descriptor->make(slots, choice.option_values));
-            for (std::size_t c = 0; c < choice.descriptor->channels.size(); ++c) ranks.emplace_back(slots);
         }
+    }
+
+    [[nodiscard]] static std::vector<detectors::Scale> scales_of(const BankOptions& options) {
+        std::vector<detectors::Scale> scales;
+        for (const DetectorChoice& choice : options.detectors) {
+            for (const detectors::Channel& channel : choice.descriptor->channels) scales.push_back(channel.scale);
+        }
+        return scales;
     }
 
     std::uint32_t first;
     std::uint32_t count;
+    detectors::Entity whole{0, count};
     std::vector<std::unique_ptr<detectors::Detector>> detectors;
-    std::vector<Calibration> ranks;  // one per channel
+    Calibration ranks;  // slots of the first channel, then those of the next
+    Fusion fusion;
     Gate gate;
     std::vector<double> origin;
     std::vector<std::int32_t> seen;  // finite values
@@ -176,6 +189,7 @@ struct Bank::Scratch {
 
     std::array<float, kTileSlots> values{};
     std::array<float, kTileSlots> bits{};
+    std::array<float, kTileSlots> evidence{};
     std::array<float, kTileSlots> alarm{};
     std::array<float, kTileSlots> expected{};
     std::array<float, kTileSlots> scale{};
@@ -192,10 +206,11 @@ struct Bank::Scratch {
 // Mean strangeness of the observed series, in this row and over the last ten, each above its slow level and
 // ranked among its own past.
 struct Bank::EntityScore {
-    Calibration ranks{2};
+    Calibration ranks{2, {}};
     float recent = 0.0F;
     float level = 0.0F;
     float age = 0.0F;
+    std::int64_t rows = 0;
 
     float step(double total, double counted) noexcept {
         if (!(counted > 0.0)) return 0.0F;
@@ -204,13 +219,11 @@ struct Bank::EntityScore {
         const std::array<float, 2> statistic{std::max(0.0F, now - level), std::max(0.0F, recent - level)};
         age = std::min(age + 1.0F, 1.0F / kEntityLevelRate);
         level += (now - level) / age;
-        const std::array<std::uint8_t, 2> learn{1, 1};
+        const std::array<std::uint8_t, 1> learn{1};
         std::array<float, 2> bits{};
-        std::array<float, 1> one{};
         ranks.score(statistic, bits);
-        ranks.learn(statistic, learn);
-        combine(bits, 2, one);
-        return one[0];
+        ranks.learn(rows++, statistic, learn);
+        return std::max(0.0F, std::max(bits[0], bits[1]) - 1.0F);
     }
 };
 
@@ -219,12 +232,14 @@ struct Bank::Block {
     std::vector<double> strange;
     std::vector<double> counted;
     std::vector<std::uint32_t> warmed;
+    std::vector<double> interval_s;
     std::vector<Alarm> alarms;
 
     void start(std::size_t rows) {
         strange.assign(rows, 0.0);
         counted.assign(rows, 0.0);
         warmed.assign(rows, 0);
+        interval_s.assign(rows, 0.0);
         alarms.clear();
     }
 };
@@ -247,8 +262,8 @@ Bank::Bank(std::uint32_t capacity, BankOptions options)
         }
     }
     channel_count_ = static_cast<std::uint32_t>(channel_detector_.size());
-    for (std::uint32_t first = 0; first < capacity; first += kTileSlots) {
-        tiles_.emplace_back(first, std::min(kTileSlots, capacity - first), options_);
+    for (std::uint32_t first = 0; first < capacity; first += kUsedSlots) {
+        tiles_.emplace_back(first, std::min(kUsedSlots, capacity - first), options_);
     }
     scratch_ = std::make_unique<Scratch>(channel_count_);
     block_->start(1);
@@ -285,13 +300,16 @@ void Bank::run_rows(const Rows<T>& rows, const Outputs& out) {
     ARGUS_ASSERT(rows.mono.size() == rows.wall.size() && rows.stride >= capacity_);
     ARGUS_ASSERT(out.parts.empty() || out.parts.size() == channel_count_);
     block_->start(rows.mono.size());
+    for (std::size_t row = 0; row < rows.mono.size(); ++row) {
+        cadence_.push(rows.mono[row]);
+        block_->interval_s[row] = cadence_.median_s();
+    }
     for (Tile& tile : tiles_) run_tile(tile, rows, out);
     std::sort(block_->alarms.begin(), block_->alarms.end(), [](const Alarm& a, const Alarm& b) {
         return a.row != b.row ? a.row < b.row : a.said.slot < b.said.slot;
     });
     std::size_t next = 0;
     for (std::size_t row = 0; row < rows.mono.size(); ++row) {
-        cadence_.push(rows.mono[row]);
         live_ += block_->warmed[row];
         if (options_.entity) {
             const float bits = entity_->step(block_->strange[row], block_->counted[row]);
@@ -299,8 +317,7 @@ void Bank::run_rows(const Rows<T>& rows, const Outputs& out) {
         } else if (out.entity_bits != nullptr) {
             out.entity_bits[row] = 0.0F;
         }
-        const double interval_s =
-            next < block_->alarms.size() && block_->alarms[next].row == row ? cadence_.median_s() : 0.0;
+        const double interval_s = block_->interval_s[row];
         for (; next < block_->alarms.size() && block_->alarms[next].row == row; ++next) {
             Alarm& alarm = block_->alarms[next];
             const bool said = speaker_.hear(alarm, rows_, rows.wall[row], live_, interval_s);
@@ -321,10 +338,11 @@ void Bank::run_tile(Tile& tile, const Rows<T>& rows, const Outputs& out) {
                 tile.seen.data(), s.values.data(), &prepared);
         infinities_ += prepared.infinite;
         block_->warmed[row] += prepared.warmed;
-        score_tile(tile, rows.mono[row]);
+        const detectors::View view = view_of(tile, rows.mono[row], rows.wall[row], block_->interval_s[row]);
+        score_tile(tile, view);
         const auto events =
             tile.gate.pass(rows_ + static_cast<std::int64_t>(row),
-                           {std::span(s.values).first(tile.count), std::span(s.bits).first(tile.count),
+                           {std::span(s.values).first(tile.count), std::span(s.evidence).first(tile.count),
                             std::span(s.alarm).first(tile.count), std::span(s.learn_model).first(tile.count),
                             std::span(s.learn_rank).first(tile.count)});
         if (banded || options_.entity || !events.empty()) forecast_tile(tile);
@@ -336,37 +354,34 @@ void Bank::run_tile(Tile& tile, const Rows<T>& rows, const Outputs& out) {
         }
         write_row(tile, row, out);
         if (!events.empty()) collect(tile, static_cast<std::uint32_t>(row), events);
-        learn_tile(tile, rows.mono[row]);
+        learn_tile(tile, view, rows_ + static_cast<std::int64_t>(row));
     }
 }
 
-void Bank::score_tile(Tile& tile, Nanos now) {
+detectors::View Bank::view_of(const Tile& tile, Nanos mono, Nanos wall, double interval_s) const {
+    return {std::span(scratch_->values).first(tile.count), {&tile.whole, 1}, mono, wall, interval_s};
+}
+
+void Bank::score_tile(Tile& tile, const detectors::View& view) {
     Scratch& s = *scratch_;
     const std::size_t count = tile.count;
-    const detectors::Entity whole{0, tile.count};
-    const detectors::View view{std::span(s.values).first(count), {&whole, 1}, now};
     std::size_t channel = 0;
     for (std::size_t d = 0; d < tile.detectors.size(); ++d) {
         const std::size_t channels = options_.detectors[d].descriptor->channels.size();
         tile.detectors[d]->score(view, std::span(s.statistic).subspan(channel * count, channels * count));
         channel += channels;
     }
-    for (std::size_t c = 0; c < channel_count_; ++c) {
-        tile.ranks[c].score(std::span(s.statistic).subspan(c * count, count),
-                            std::span(s.channel_bits).subspan(c * count, count));
-    }
-    combine(s.channel_bits, channel_count_, std::span(s.bits).first(count));
+    tile.ranks.score(std::span(s.statistic).first(channel_count_ * count),
+                     std::span(s.channel_bits).first(channel_count_ * count));
+    tile.fusion.fuse(std::span(s.values).first(count), std::span(s.channel_bits).first(channel_count_ * count),
+                     std::span(s.bits).first(count), std::span(s.evidence).first(count));
 }
 
-void Bank::learn_tile(Tile& tile, Nanos now) {
+void Bank::learn_tile(Tile& tile, const detectors::View& view, std::int64_t row) {
     Scratch& s = *scratch_;
     const std::size_t count = tile.count;
-    for (std::size_t c = 0; c < channel_count_; ++c) {
-        tile.ranks[c].learn(std::span(s.statistic).subspan(c * count, count),
-                            std::span(s.learn_rank).first(count));
-    }
-    const detectors::Entity whole{0, tile.count};
-    const detectors::View view{std::span(s.values).first(count), {&whole, 1}, now};
+    tile.ranks.learn(row, std::span(s.statistic).first(channel_count_ * count), std::span(s.learn_rank).first(count));
+    tile.fusion.learn(std::span(s.values).first(count));
     for (auto& detector : tile.detectors) detector->learn(view, std::span(s.learn_model).first(count));
 }
 
@@ -395,7 +410,7 @@ void Bank::write_row(const Tile& tile, std::size_t row, const Outputs& out) {
         std::copy_n(s.statistic.data() + c * tile.count, tile.count, out.parts[c] + at);
     }
     if (out.expected == nullptr && out.lower == nullptr && out.upper == nullptr) return;
-    const auto reach = tile.ranks[s.forecast_channel].reach();
+    const auto reach = tile.ranks.reach();
     for (std::size_t i = 0; i < tile.count; ++i) {
         const double expected = tile.origin[i] + static_cast<double>(s.expected[i]);
         const double around = static_cast<double>(reach[i]);
@@ -407,7 +422,7 @@ void Bank::write_row(const Tile& tile, std::size_t row, const Outputs& out) {
 
 void Bank::collect(const Tile& tile, std::uint32_t row, std::span<const GateEvent> events) {
     const Scratch& s = *scratch_;
-    const auto reach = tile.ranks[s.forecast_channel].reach();
+    const auto reach = tile.ranks.reach();
     for (const GateEvent& event : events) {
         std::size_t loudest = 0;
         for (std::size_t c = 1; c < channel_count_; ++c) {
@@ -446,15 +461,19 @@ std::vector<std::string> Bank::channels() const {
 void Bank::reset(std::span<const std::uint32_t> slots) {
     for (const std::uint32_t slot : slots) {
         ARGUS_ASSERT(slot < capacity_);
-        Tile& tile = tiles_[slot / kTileSlots];
-        const std::uint32_t local = slot % kTileSlots;
+        Tile& tile = tiles_[slot / kUsedSlots];
+        const std::uint32_t local = slot % kUsedSlots;
         const std::span<const std::uint32_t> one(&local, 1);
         if (tile.seen[local] >= static_cast<std::int32_t>(kWarmValues)) --live_;
         tile.origin[local] = kUnknown;
         tile.seen[local] = 0;
+        tile.fusion.reset(one);
         tile.gate.reset(one);
         for (auto& detector : tile.detectors) detector->reset(one);
-        for (Calibration& rank : tile.ranks) rank.reset(one);
+        for (std::uint32_t c = 0; c < channel_count_; ++c) {
+            const std::uint32_t of_channel = c * tile.count + local;
+            tile.ranks.reset({&of_channel, 1});
+        }
     }
     speaker_.reset(slots);
 }
@@ -473,9 +492,10 @@ void Bank::save(Writer& writer) const {
     for (const Tile& tile : tiles_) {
         writer.array(std::span<const double>(tile.origin));
         writer.array(std::span<const std::int32_t>(tile.seen));
+        tile.fusion.save(writer);
         tile.gate.save(writer);
         for (const auto& detector : tile.detectors) detector->save(writer);
-        for (const Calibration& rank : tile.ranks) rank.save(writer);
+        tile.ranks.save(writer);
     }
 }
 
@@ -496,9 +516,10 @@ void Bank::load(Reader& reader) {
     for (Tile& tile : tiles_) {
         reader.array(std::span<double>(tile.origin));
         reader.array(std::span<std::int32_t>(tile.seen));
+        tile.fusion.load(reader);
         tile.gate.load(reader);
         for (auto& detector : tile.detectors) detector->load(reader);
-        for (Calibration& rank : tile.ranks) rank.load(reader);
+        tile.ranks.load(reader);
     }
 }
 

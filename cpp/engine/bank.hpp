@@ -19,6 +19,7 @@
 #include "base/codec.hpp"
 #include "detectors/detector.hpp"
 #include "engine/calibration.hpp"
+#include "engine/fusion.hpp"
 #include "engine/speaking.hpp"
 
 namespace argus::engine {
@@ -29,7 +30,9 @@ struct DetectorChoice {
 };
 
 struct BankOptions {
-    std::vector<DetectorChoice> detectors = {{&detectors::residual_detector, {}}};
+    std::vector<DetectorChoice> detectors = {{&detectors::residual_detector, {}},
+                                             {&detectors::season_detector, {}},
+                                             {&detectors::increment_detector, {}}};
     double false_alarms_per_day = 1.0;  // of the whole scope
     bool entity = true;                 // keep the score of all series as one entity
     PolicyOptions policy;
@@ -110,8 +113,9 @@ private:
     void run_rows(const Rows<T>& rows, const Outputs& out);
     template <class T>
     void run_tile(Tile& tile, const Rows<T>& rows, const Outputs& out);
-    void score_tile(Tile& tile, Nanos now);
-    void learn_tile(Tile& tile, Nanos now);
+    [[nodiscard]] detectors::View view_of(const Tile& tile, Nanos mono, Nanos wall, double interval_s) const;
+    void score_tile(Tile& tile, const detectors::View& view);
+    void learn_tile(Tile& tile, const detectors::View& view, std::int64_t row);
     void write_row(const Tile& tile, std::size_t row, const Outputs& out);
     void forecast_tile(Tile& tile);
     void collect(const Tile& tile, std::uint32_t row, std::span<const GateEvent> events);

@@ -1,6 +1,9 @@
 #include "engine/calibration.hpp"
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "base/dispatch.hpp"
@@ -10,252 +13,350 @@ namespace argus::engine {
 namespace {
 
 constexpr std::uint16_t kUnit = 8;  // counts of one value
-constexpr std::int32_t kFull = 65535 - 2 * kUnit;
-constexpr int kMantissaBits = 21;  // float bits below the key: four buckets an octave
+constexpr std::uint16_t kSampledUnits = kUnit * kSampled;
 constexpr int kBucketCount = static_cast<int>(Calibration::kBuckets);
-constexpr int kStartBelow = 24;  // buckets below the first positive value
-constexpr int kStep = 8;         // buckets by which the floor moves: two octaves
-constexpr std::int32_t kMaintainEvery = 64;
-constexpr std::uint32_t kUnderMost = 48;  // of the last 64 values below the floor: the floor is too high
-constexpr std::uint32_t kOverMost = 2;    // of the last 64 values in the top bucket: the floor is too low
+constexpr float kPerOctave = 3.0F;
+constexpr std::array<float, 3> kThirds{1.0F, 1.25992105F, 1.58740105F};  // 2^(0/3), 2^(1/3), 2^(2/3)
+constexpr float kFloorShare = 0.02F;     // floor: this share of the mean of the first values
+constexpr float kLeastFloor = 1e-12F;
+constexpr float kFirstBelow = 1.0F / 256.0F;  // provisional floor, of the first positive value
+constexpr int kHome = 13;  // where the mark is put when it leaves [kLowest, kHighest]
+constexpr int kLowest = 5;
+constexpr int kHighest = 20;
+constexpr int kLargestBase = 3 * 180;
+constexpr std::size_t kMaintainEvery = 64;  // rows
+constexpr std::uint32_t kForgotten = 839;  // of 65,536 counts, every kMaintainEvery rows: 1/5,000 a row
+constexpr float kBeyondPerOctave = 6.64F;
 constexpr float kSteepest = 8.0F;
 constexpr float kFlattest = 1.0F;
 constexpr float kNone = std::numeric_limits<float>::quiet_NaN();
-constexpr int kLargestKey = 0x7F000000 >> kMantissaBits;
-constexpr std::size_t kBlock = 256;
+constexpr int kLanes = 8;
+static_assert((kBucketCount + 1) % kLanes == 0 && sizeof(Calibration::Past) == 96);
+constexpr float kLargest = std::numeric_limits<float>::max();
+constexpr int kMantissaBits = 23;
+constexpr std::int32_t kMantissa = (1 << kMantissaBits) - 1;
+constexpr std::int32_t kThird = 0x3FA14518 & kMantissa;      // 2^(1/3)
+constexpr std::int32_t kTwoThirds = 0x3FCB2FF5 & kMantissa;  // 2^(2/3)
+constexpr float kNothingYet = -1.0F;
+constexpr float kLargestMean = 1e30F;
+constexpr float kLargestRatio = 1e37F;
+constexpr float kHalfBucket = 1.12246205F;  // 2^(1/6)
+constexpr float kUsualPastBits = 11.5507468F;  // log2(3000)
 
-// kPrefix[kBuckets - 1 - k + j] = one value's counts where bucket j is at most k.
+// kPrefix[kBuckets - 1 - k + j] is all ones where bucket j is at most k.
 constexpr auto kPrefix = [] {
-    std::array<std::uint16_t, 2 * Calibration::kBuckets> window{};
-    for (std::size_t i = 0; i < Calibration::kBuckets; ++i) window[i] = kUnit;
+    std::array<std::uint16_t, 2 * Calibration::kBuckets + 1> window{};
+    for (std::size_t i = 0; i < Calibration::kBuckets; ++i) window[i] = 0xFFFF;
     return window;
 }();
 
-ARGUS_INLINE int key_of(float statistic) noexcept {
-    return __builtin_bit_cast(std::int32_t, statistic) >> kMantissaBits;
+// 2^(k/3) within the range of float.
+[[nodiscard]] float third_octaves(int k) noexcept {
+    const int octaves = k >= 0 ? k / 3 : -((2 - k) / 3);
+    const int exponent = std::clamp(octaves + 127, 1, 254);
+    return kThirds[static_cast<std::size_t>(k - 3 * octaves)] *
+           __builtin_bit_cast(float, static_cast<std::int32_t>(exponent) << kMantissaBits);
 }
 
-[[nodiscard]] float edge_of(int key) noexcept { return __builtin_bit_cast(float, key << kMantissaBits); }
+constexpr auto kPerAge = [] {  // 1/(age + 1)
+    std::array<float, kWarmValues> share{};
+    for (std::size_t age = 0; age < kWarmValues; ++age) share[age] = 1.0F / static_cast<float>(age + 1);
+    return share;
+}();
 
-ARGUS_INLINE int bucket_of(float statistic, int base) noexcept {
-    const int k = key_of(statistic) - base;
-    return k < 0 ? 0 : k >= kBucketCount ? kBucketCount - 1 : k;
-}
+ARGUS_INLINE float magnitude(float x) noexcept { return x < 0.0F ? -x : x; }
 
-ARGUS_INLINE void buckets_body(const float* statistic, const std::uint16_t* base, std::size_t count,
-                               std::int32_t* bucket) {
+ARGUS_INLINE void above_body(const float* statistic, const float* mark, std::size_t count,
+                             std::uint8_t* above) {
     ARGUS_IVDEP
-    for (std::size_t i = 0; i < count; ++i) bucket[i] = bucket_of(statistic[i], base[i]);
+    for (std::size_t i = 0; i < count; ++i) above[i] = magnitude(statistic[i]) >= mark[i] ? 1 : 0;
 }
 
-// Each slot's floor, past, age and values under and over its buckets; `due` where the slot needs maintenance.
-ARGUS_INLINE void admit_body(const float* statistic, const std::uint8_t* learn, std::size_t count,
-                             std::uint16_t* base, std::uint16_t* total, std::uint32_t* seen,
-                             std::uint8_t* under, std::uint8_t* over, std::int32_t* bucket,
-                             std::uint16_t* admitted, std::uint8_t* due) {
-    ARGUS_IVDEP
-    for (std::size_t i = 0; i < count; ++i) {
-        const float y = statistic[i];
-        const std::int32_t key = __builtin_bit_cast(std::int32_t, y) >> kMantissaBits;
-        const bool in = (learn[i] != 0) & (y == y);
-        const std::int32_t before = base[i];
-        const std::int32_t start = key > kStartBelow ? key - kStartBelow : 1;
-        const std::int32_t floor = (in & (before == 0) & (key > 0)) ? start : before;
-        const std::int32_t k = key - floor;
-        const std::int32_t past = static_cast<std::int32_t>(total[i]) + (in ? kUnit : 0);
-        const std::int32_t age = static_cast<std::int32_t>(seen[i]);
-        const std::int32_t now = age + ((in & (age < 0x7FFFFFFF)) ? 1 : 0);
-        const bool below = in & (key > 0) & (key < floor);
-        const bool top = in & (k >= kBucketCount - 1);
-        const bool needs = in & ((past >= kFull) | ((now & (kMaintainEvery - 1)) == 0));
-        bucket[i] = k < 0 ? 0 : k >= kBucketCount ? kBucketCount - 1 : k;
-        base[i] = static_cast<std::uint16_t>(floor);
-        total[i] = static_cast<std::uint16_t>(past);
-        seen[i] = static_cast<std::uint32_t>(now);
-        under[i] = static_cast<std::uint8_t>(under[i] + (below ? 1 : 0));
-        over[i] = static_cast<std::uint8_t>(over[i] + (top ? 1 : 0));
-        admitted[i] = static_cast<std::uint16_t>(in ? 0xFFFF : 0);
-        due[i] = needs ? 1 : 0;
-    }
+// Thirds of an octave above the floor by comparison: no logarithm is taken.
+ARGUS_INLINE int thirds_above(float statistic, float per_floor) noexcept {
+    const float ratio = statistic * per_floor;
+    const std::int32_t raw = __builtin_bit_cast(std::int32_t, ratio);
+    const std::int32_t mantissa = raw & kMantissa;
+    const int thirds = (mantissa >= kThird ? 1 : 0) + (mantissa >= kTwoThirds ? 1 : 0);
+    const int above = 3 * ((raw >> kMantissaBits) - 127) + thirds;
+    return ratio > 1.0F ? above : 0;
 }
 
-ARGUS_INLINE void insert_body(const std::int32_t* bucket, const std::uint16_t* admitted, std::size_t count,
-                              std::uint16_t* counts) {
-    for (std::size_t i = 0; i < count; ++i) {
-        std::uint16_t* at_least = counts + i * Calibration::kBuckets;
-        const std::uint16_t* prefix = kPrefix.data() + (kBucketCount - 1 - bucket[i]);
-        const std::uint16_t in = admitted[i];
-        ARGUS_IVDEP
-        for (int j = 0; j < kBucketCount; ++j) {
-            at_least[j] = static_cast<std::uint16_t>(at_least[j] + (prefix[j] & in));
-        }
-    }
-}
-
-ARGUS_INLINE void bits_body(const float* statistic, const std::uint16_t* base, const std::uint16_t* total,
-                            const std::uint32_t* seen, const std::int32_t* own, const std::int32_t* above,
+// Half of its own bucket counts as above a value.
+ARGUS_INLINE void bits_body(const std::int32_t* twice_share, const float* past_bits, const float* lift,
                             std::size_t count, float* bits) {
-    constexpr float kPerMantissa = 1.0F / static_cast<float>(1 << kMantissaBits);
     ARGUS_IVDEP
     for (std::size_t i = 0; i < count; ++i) {
-        const float y = statistic[i];
-        const std::int32_t raw = __builtin_bit_cast(std::int32_t, y);
-        const std::int32_t k = (raw >> kMantissaBits) - static_cast<std::int32_t>(base[i]);
-        const float within = static_cast<float>(raw & ((1 << kMantissaBits) - 1)) * kPerMantissa;
-        const float position = k >= kBucketCount ? 1.0F : within;
-        const float own_share = ((k < 0) | !(y > 0.0F)) ? 1.0F : 0.75F - 0.5F * position;
-        const float share = static_cast<float>(above[i]) + static_cast<float>(own[i]) * own_share;
-        const float surprise =
-            fast_log2(static_cast<float>(static_cast<std::int32_t>(total[i]) + 2 * kUnit)) -
-            fast_log2(share + static_cast<float>(kUnit));
-        const bool known =
-            (static_cast<std::int32_t>(seen[i]) >= static_cast<std::int32_t>(kWarmValues)) & (y == y);
-        bits[i] = (known & (surprise > 0.0F)) ? surprise : 0.0F;
+        const float share = 0.5F * static_cast<float>(twice_share[i]) + static_cast<float>(kUnit);
+        const float found = lift[i] * (past_bits[i] - fast_log2(share));
+        bits[i] = found < kLeastBits ? 0.0F : found;
     }
 }
 
-ARGUS_INLINE void combine_body(const float* bits, std::size_t channels, std::size_t count, float price,
-                               float* combined) {
-    for (std::size_t c = 0; c < channels; ++c) {
-        const float* channel = bits + c * count;
-        ARGUS_IVDEP
-        for (std::size_t i = 0; i < count; ++i) {
-            const float best = c == 0 ? 0.0F : combined[i];
-            const float paid = channel[i] - price;
-            combined[i] = paid > best ? paid : best;
-        }
+// Of pasts of so many counts: their scale, and twice the counts that at most lie above the mark.
+ARGUS_INLINE void scale_body(const float* all, std::size_t count, float* past_bits, float* lift,
+                             std::int32_t* twice_most) {
+    ARGUS_IVDEP
+    for (std::size_t i = 0; i < count; ++i) {
+        const float known = fast_log2(all[i] + 2.0F * kUnit);
+        const float lifted = std::sqrt(std::sqrt(kUsualPastBits / fast_log2(all[i] * (1.0F / kUnit) + 10.0F)));
+        const float most = fast_exp2(known - kLeastBits / lifted) - static_cast<float>(kUnit);
+        past_bits[i] = known;
+        lift[i] = lifted;
+        twice_most[i] = static_cast<std::int32_t>(2.0F * most);
     }
 }
 
-ARGUS_KERNEL(buckets_kernel, buckets_body,
-             (const float* statistic, const std::uint16_t* base, std::size_t count, std::int32_t* bucket),
-             (statistic, base, count, bucket))
-
-ARGUS_KERNEL(admit_kernel, admit_body,
-             (const float* statistic, const std::uint8_t* learn, std::size_t count, std::uint16_t* base,
-              std::uint16_t* total, std::uint32_t* seen, std::uint8_t* under, std::uint8_t* over,
-              std::int32_t* bucket, std::uint16_t* admitted, std::uint8_t* due),
-             (statistic, learn, count, base, total, seen, under, over, bucket, admitted, due))
-
-ARGUS_KERNEL(insert_kernel, insert_body,
-             (const std::int32_t* bucket, const std::uint16_t* admitted, std::size_t count,
-              std::uint16_t* counts),
-             (bucket, admitted, count, counts))
-
-ARGUS_KERNEL(bits_kernel, bits_body,
-             (const float* statistic, const std::uint16_t* base, const std::uint16_t* total,
-              const std::uint32_t* seen, const std::int32_t* own, const std::int32_t* above,
-              std::size_t count, float* bits),
-             (statistic, base, total, seen, own, above, count, bits))
-
-ARGUS_KERNEL(combine_kernel, combine_body,
-             (const float* bits, std::size_t channels, std::size_t count, float price, float* combined),
-             (bits, channels, count, price, combined))
-
-}  // namespace
-
-Calibration::Calibration(std::uint32_t slots)
-    : counts_(slots),
-      base_(slots, 0),
-      total_(slots, 0),
-      seen_(slots, 0),
-      under_(slots, 0),
-      over_(slots, 0),
-      reach_(slots, kNone) {}
-
-void Calibration::score(std::span<const float> statistic, std::span<float> bits) const noexcept {
-    std::array<std::int32_t, kBlock> bucket;
-    std::array<std::int32_t, kBlock> own;
-    std::array<std::int32_t, kBlock> above;
-    for (std::size_t first = 0; first < statistic.size(); first += kBlock) {
-        const std::size_t count = std::min(kBlock, statistic.size() - first);
-        const float* y = statistic.data() + first;
-        buckets_kernel(y, base_.data() + first, count, bucket.data());
-        for (std::size_t i = 0; i < count; ++i) {
-            const std::uint16_t* at_least = counts_[first + i].at_least.data();
-            const int k = bucket[i];
-            above[i] = k + 1 < kBucketCount ? at_least[k + 1] : 0;
-            own[i] = at_least[k] - above[i];
-        }
-        bits_kernel(y, base_.data() + first, total_.data() + first, seen_.data() + first, own.data(),
-                    above.data(), count, bits.data() + first);
-        for (std::size_t i = 0; i < count; ++i) {
-            if ((own[i] | above[i]) == 0 && bits[first + i] > 0.0F) {
-                bits[first + i] += beyond(static_cast<std::uint32_t>(first + i), y[i]);
+ARGUS_INLINE void insert_body(const std::uint32_t* slot, const std::uint8_t* bucket, std::uint16_t units,
+                              std::size_t count, Calibration::Past* pasts) {
+    for (std::size_t i = 0; i < count; ++i) {
+        std::uint16_t* at_least = pasts[slot[i]].at_least.data();
+        const std::uint16_t* prefix = kPrefix.data() + (kBucketCount - 1 - bucket[i]);
+        for (int block = 0; block <= kBucketCount; block += kLanes) {
+            ARGUS_IVDEP
+            for (int j = block; j < block + kLanes; ++j) {
+                at_least[j] = static_cast<std::uint16_t>(at_least[j] + (prefix[j] & units));
             }
         }
     }
 }
 
-void Calibration::learn(std::span<const float> statistic, std::span<const std::uint8_t> learn) noexcept {
-    std::array<std::int32_t, kBlock> bucket;
-    std::array<std::uint16_t, kBlock> admitted;
-    std::array<std::uint8_t, kBlock> due;
-    for (std::size_t first = 0; first < statistic.size(); first += kBlock) {
-        const std::size_t count = std::min(kBlock, statistic.size() - first);
-        admit_kernel(statistic.data() + first, learn.data() + first, count, base_.data() + first,
-                     total_.data() + first, seen_.data() + first, under_.data() + first, over_.data() + first,
-                     bucket.data(), admitted.data(), due.data());
-        insert_kernel(bucket.data(), admitted.data(), count, counts_[first].at_least.data());
-        for (std::size_t i = 0; i < count; ++i) {
-            if (due[i] == 0) continue;
-            const auto slot = static_cast<std::uint32_t>(first + i);
-            if (total_[slot] >= kFull) halve(slot);
-            if (seen_[slot] % static_cast<std::uint32_t>(kMaintainEvery) == 0) maintain(slot);
+ARGUS_KERNEL(above_kernel, above_body,
+             (const float* statistic, const float* mark, std::size_t count, std::uint8_t* above),
+             (statistic, mark, count, above))
+
+ARGUS_KERNEL(bits_kernel, bits_body,
+             (const std::int32_t* twice_share, const float* past_bits, const float* lift, std::size_t count,
+              float* bits),
+             (twice_share, past_bits, lift, count, bits))
+
+ARGUS_KERNEL(scale_kernel, scale_body,
+             (const float* all, std::size_t count, float* past_bits, float* lift, std::int32_t* twice_most),
+             (all, count, past_bits, lift, twice_most))
+
+ARGUS_KERNEL(insert_kernel, insert_body,
+             (const std::uint32_t* slot, const std::uint8_t* bucket, std::uint16_t units, std::size_t count,
+              Calibration::Past* pasts),
+             (slot, bucket, units, count, pasts))
+
+ARGUS_INLINE int bucket_of(const Calibration::Past& past, float statistic) noexcept {
+    return std::clamp(thirds_above(statistic, past.per_floor) - past.base, 0, kBucketCount - 1);
+}
+
+[[nodiscard]] float edge_of(const Calibration::Past& past, int bucket) noexcept {
+    return std::min(third_octaves(bucket + past.base) / past.per_floor, kLargest);
+}
+
+// Calls visit(index) for every byte that is 1; the others are 0.
+template <class Visit>
+void each_set(const std::uint8_t* flags, std::size_t count, const Visit& visit) {
+    constexpr std::size_t kBits = 64;
+    constexpr std::size_t kWord = sizeof(std::uint64_t);
+    constexpr std::uint64_t kGather = 0x0102040810204080;  // the lowest bits of eight bytes become the highest byte
+    for (std::size_t first = 0; first < count; first += kBits) {
+        std::uint64_t set = 0;
+        for (std::size_t at = first; at < std::min(first + kBits, count); at += kWord) {
+            std::uint64_t word = 0;
+            std::memcpy(&word, flags + at, std::min(kWord, count - at));
+            set |= (word * kGather >> (kBits - kWord)) << (at - first);
+        }
+        for (; set != 0; set &= set - 1) visit(first + static_cast<std::size_t>(std::countr_zero(set)));
+    }
+}
+
+}  // namespace
+
+Calibration::Calibration(std::uint32_t slots, Reach reach)
+    : pasts_(slots),
+      mark_(slots, kNothingYet),
+      reach_slots_(reach),
+      reach_(reach.count, kNone),
+      above_(slots, 0),
+      hits_(slots),
+      sampled_(slots),
+      warming_(slots) {}
+
+std::uint32_t Calibration::past(std::uint32_t slot) const noexcept {
+    return pasts_[slot].at_least[0] / std::uint32_t{kUnit};
+}
+
+void Calibration::score(std::span<const float> statistic, std::span<float> bits) noexcept {
+    above_kernel(statistic.data(), mark_.data(), statistic.size(), above_.data());
+    std::fill(bits.begin(), bits.end(), 0.0F);
+    Values& hits = hits_;
+    std::size_t count = 0;
+    each_set(above_.data(), statistic.size(), [&](std::size_t slot) {
+        const Past& past = pasts_[slot];
+        const auto k = static_cast<std::size_t>(bucket_of(past, magnitude(statistic[slot])));
+        hits.slot[count] = static_cast<std::uint32_t>(slot);
+        hits.bucket[count] = static_cast<std::uint8_t>(k);
+        hits.twice_share[count] = past.at_least[k] + past.at_least[k + 1];
+        hits.past_bits[count] = past.past_bits;
+        hits.lift[count++] = past.lift;
+    });
+    hits.count = count;
+    bits_kernel(hits.twice_share.data(), hits.past_bits.data(), hits.lift.data(), count, hits.found.data());
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::uint32_t slot = hits.slot[i];
+        if (!(statistic[slot] >= 0.0F) || pasts_[slot].warm < kWarmValues) continue;
+        bits[slot] = hits.found[i];
+        if (hits.twice_share[i] == 0) bits[slot] += hits.lift[i] * beyond(pasts_[slot], statistic[slot]);
+    }
+}
+
+void Calibration::learn(std::int64_t row, std::span<const float> statistic,
+                        std::span<const std::uint8_t> learn) noexcept {
+    const std::size_t series = learn.size();
+    std::size_t kept = 0;
+    std::size_t channel = 0;
+    for (std::size_t i = 0; i < hits_.count; ++i) {  // slots grow
+        const std::uint32_t slot = hits_.slot[i];
+        while (slot - channel >= series) channel += series;
+        hits_.slot[kept] = slot;
+        hits_.bucket[kept] = hits_.bucket[i];
+        kept += learn[slot - channel] != 0 ? 1 : 0;
+    }
+    hits_.count = kept;
+    if (warming_ > 0) warm_up(statistic);
+    insert_kernel(hits_.slot.data(), hits_.bucket.data(), kUnit, kept, pasts_.data());
+    if (warming_ > 0) settle();
+    const auto turn = static_cast<std::size_t>(static_cast<std::uint64_t>(row) % kSampled);
+    sampled_.count = 0;
+    for (std::size_t first = 0; first < statistic.size(); first += series) {
+        for (std::size_t i = turn; i < series; i += kSampled) {
+            const std::size_t slot = first + i;
+            const float y = magnitude(statistic[slot]);
+            if (learn[i] == 0 || !(y < mark_[slot])) continue;
+            sampled_.slot[sampled_.count] = static_cast<std::uint32_t>(slot);
+            sampled_.bucket[sampled_.count++] = static_cast<std::uint8_t>(bucket_of(pasts_[slot], y));
         }
     }
-}
-
-void Calibration::halve(std::uint32_t slot) noexcept {
-    for (auto& count : counts_[slot].at_least) count = static_cast<std::uint16_t>(count >> 1);
-    total_[slot] = counts_[slot].at_least[0];
-}
-
-// Moves the floor when most of the last values lie below it, or too many in the top bucket; renews reach().
-void Calibration::maintain(std::uint32_t slot) noexcept {
-    auto& at_least = counts_[slot].at_least;
-    if (under_[slot] >= kUnderMost && base_[slot] > kStep) {
-        // What lay at or below the old floor is put just there: too high rather than too low.
-        std::copy_backward(at_least.begin(), at_least.end() - kStep, at_least.end());
-        std::fill(at_least.begin(), at_least.begin() + kStep, total_[slot]);
-        base_[slot] = static_cast<std::uint16_t>(base_[slot] - kStep);
-    } else if (over_[slot] >= kOverMost && base_[slot] + kStep < kLargestKey) {
-        std::copy(at_least.begin() + kStep + 1, at_least.end(), at_least.begin() + 1);
-        std::fill(at_least.end() - kStep, at_least.end(), std::uint16_t{0});
-        base_[slot] = static_cast<std::uint16_t>(base_[slot] + kStep);
+    insert_kernel(sampled_.slot.data(), sampled_.bucket.data(), kSampledUnits, sampled_.count, pasts_.data());
+    sampled_.count = 0;
+    const auto due = static_cast<std::size_t>(static_cast<std::uint64_t>(row) % kMaintainEvery);
+    for (std::size_t slot = due; slot < statistic.size(); slot += kMaintainEvery) {
+        if (pasts_[slot].warm < kWarmValues) continue;
+        forget(pasts_[slot], row);
+        sampled_.slot[sampled_.count++] = static_cast<std::uint32_t>(slot);
     }
-    under_[slot] = 0;
-    over_[slot] = 0;
-    reach_[slot] = reach_of(slot);
+    maintain(sampled_);
 }
 
-Calibration::Tail Calibration::tail(std::uint32_t slot) const noexcept {
-    const auto& at_least = counts_[slot].at_least;
+// While warming up the floor is provisional and the mark is minus the mean so far.
+void Calibration::warm_up(std::span<const float> statistic) noexcept {
+    for (std::size_t i = 0; i < hits_.count; ++i) {
+        const std::uint32_t slot = hits_.slot[i];
+        Past& past = pasts_[slot];
+        if (past.warm >= kWarmValues) continue;
+        const float y = magnitude(statistic[slot]);
+        if (past.warm == 0) mark_[slot] = 0.0F;
+        if (past.per_floor == 0.0F && y > 0.0F) {
+            past.per_floor = 1.0F / std::max(y * kFirstBelow, kLeastFloor);
+            hits_.bucket[i] = static_cast<std::uint8_t>(bucket_of(past, y));
+        }
+        mark_[slot] -= (std::min(y, kLargestMean) + mark_[slot]) * kPerAge[past.warm];
+        ++past.warm;
+    }
+}
+
+// The end of warming up: the floor becomes a share of the mean, and the counts move to where they belong.
+void Calibration::settle() noexcept {
+    sampled_.count = 0;
+    for (std::size_t i = 0; i < hits_.count; ++i) {
+        const std::uint32_t slot = hits_.slot[i];
+        Past& past = pasts_[slot];
+        if (past.warm < kWarmValues || mark_[slot] > 0.0F) continue;
+        const auto before = past.at_least;
+        const float provisional = past.per_floor > 0.0F ? 1.0F / past.per_floor : 0.0F;
+        past.per_floor = 1.0F / std::max(-mark_[slot] * kFloorShare, kLeastFloor);
+        std::array<int, kBuckets> own{};
+        for (std::size_t k = 0; k < kBuckets; ++k) {
+            const float centre = k == 0 ? 0.0F : provisional * third_octaves(static_cast<int>(k)) * kHalfBucket;
+            own[static_cast<std::size_t>(bucket_of(past, centre))] += before[k] - before[k + 1];
+        }
+        int above = 0;
+        for (std::size_t k = kBuckets; k-- > 0;) past.at_least[k] = static_cast<std::uint16_t>(above += own[k]);
+        --warming_;
+        sampled_.slot[sampled_.count++] = slot;
+    }
+    maintain(sampled_);
+}
+
+// Takes kForgotten of 65,536 from every count, on average exactly: the remainders are dithered by the row, alike
+// for all buckets, so that counts keep falling from bucket to bucket.
+void Calibration::forget(Past& past, std::int64_t row) noexcept {
+    const std::uint32_t dither = (static_cast<std::uint32_t>(row) * 2'654'435'761U) >> 16;
+    for (auto& count : past.at_least) {
+        count = static_cast<std::uint16_t>(count - ((count * kForgotten + dither) >> 16));
+    }
+}
+
+// Moves the lowest bucket by so many. Downwards, what lay in or below the old one is put just there: too high
+// rather than too low.
+void Calibration::move_base(Past& past, int by) noexcept {
+    by = std::clamp(by, -static_cast<int>(past.base), kLargestBase - past.base);
+    const auto begin = past.at_least.begin();
+    const auto end = begin + kBucketCount;
+    if (by > 0) {
+        std::copy(begin + by + 1, end, begin + 1);
+        std::fill(end - by, end, std::uint16_t{0});
+    } else if (by < 0) {
+        std::copy_backward(begin, end + by, end);
+        std::fill(begin, begin - by, past.at_least[static_cast<std::size_t>(-by)]);
+    }
+    past.base = static_cast<std::int16_t>(past.base + by);
+}
+
+// Renews what ranks need; keeps the mark in the lower half of the buckets, where the tail has room above it.
+void Calibration::maintain(Values& due) noexcept {
+    for (std::size_t i = 0; i < due.count; ++i) due.found[i] = static_cast<float>(pasts_[due.slot[i]].at_least[0]);
+    scale_kernel(due.found.data(), due.count, due.past_bits.data(), due.lift.data(), due.twice_share.data());
+    for (std::size_t i = 0; i < due.count; ++i) {
+        const std::uint32_t slot = due.slot[i];
+        Past& past = pasts_[slot];
+        past.past_bits = due.past_bits[i];
+        past.lift = due.lift[i];
+        // The lowest bucket whose values have kLeastBits; counts fall from bucket to bucket.
+        int low = 1;
+        int high = kBucketCount - 1;
+        while (low < high) {
+            const int middle = (low + high) / 2;
+            const auto k = static_cast<std::size_t>(middle);
+            const bool enough = past.at_least[k] + past.at_least[k + 1] <= due.twice_share[i];
+            high = enough ? middle : high;
+            low = enough ? low : middle + 1;
+        }
+        mark_[slot] = edge_of(past, low);
+        if (low < kLowest || low > kHighest) move_base(past, low - kHome);
+        if (slot - reach_slots_.first < reach_slots_.count) reach_[slot - reach_slots_.first] = reach_of(past);
+    }
+}
+
+Calibration::Tail Calibration::tail(const Past& past) noexcept {
+    const auto& at_least = past.at_least;
     std::uint32_t top = kBuckets - 1;
     while (top > 0 && at_least[top] == 0) --top;
     std::uint32_t quarter = top;
-    while (quarter > 0 && std::uint32_t{at_least[quarter]} * 4 < total_[slot]) --quarter;
+    while (quarter > 0 && std::uint32_t{at_least[quarter]} * 4 < at_least[0]) --quarter;
     const float record = at_least[top] > 0 ? static_cast<float>(at_least[top]) : 1.0F;
-    const float octaves = static_cast<float>(top - quarter + 1) * 0.25F;
+    const float octaves = static_cast<float>(top - quarter + 1) / kPerOctave;
     const float slope =
         quarter < top ? fast_log2(static_cast<float>(at_least[quarter]) / record) / octaves : 0.0F;
     return {top, std::clamp(slope, kFlattest, kSteepest)};
 }
 
-float Calibration::beyond(std::uint32_t slot, float statistic) const noexcept {
-    if (base_[slot] == 0) return kBeyondZeroBits;
-    const Tail shape = tail(slot);
-    const float edge = edge_of(base_[slot] + static_cast<int>(shape.top) + 1);
+float Calibration::beyond(const Past& past, float statistic) noexcept {
+    const auto& at_least = past.at_least;
+    int top = kBucketCount - 1;
+    while (top > 0 && at_least[static_cast<std::size_t>(top)] == 0) --top;
+    const float edge = edge_of(past, top + 1);
     if (!(statistic > edge)) return 0.0F;
-    return std::min(kBeyondBits, shape.bits_per_octave * fast_log2(statistic / edge));
+    return std::min(kBeyondBits, kBeyondPerOctave * fast_log2(std::min(statistic / edge, kLargestRatio)));
 }
 
-float Calibration::reach_of(std::uint32_t slot) const noexcept {
-    if (seen_[slot] < kWarmValues) return kNone;
-    if (base_[slot] == 0) return 0.0F;
-    const auto& at_least = counts_[slot].at_least;
-    const int base = base_[slot];
-    const float all = static_cast<float>(total_[slot] + 2 * kUnit);
+float Calibration::reach_of(const Past& past) noexcept {
+    const auto& at_least = past.at_least;
+    const float all = static_cast<float>(at_least[0] + 2 * kUnit);
     const float allowed = all / 1024.0F - static_cast<float>(kUnit);  // 2^-kReachBits of the past
     if (allowed > 0.0F) {
         int k = kBucketCount - 1;
@@ -263,54 +364,40 @@ float Calibration::reach_of(std::uint32_t slot) const noexcept {
         const auto here = static_cast<float>(at_least[static_cast<std::size_t>(k)]);
         const float beyond =
             k + 1 < kBucketCount ? static_cast<float>(at_least[static_cast<std::size_t>(k + 1)]) : 0.0F;
-        const float low = edge_of(base + k);
-        const float high = edge_of(std::min(base + k + 1, kLargestKey));
+        const float low = edge_of(past, k);
+        const float high = edge_of(past, k + 1);
         return low + (high - low) * ((here - allowed) / (here - beyond));
     }
     // The past is too short to show it: on beyond the record at the tail's own slope, in buckets of 1/4
     // octave.
-    const Tail shape = tail(slot);
+    const Tail shape = tail(past);
     const float shown = fast_log2(all) - fast_log2(static_cast<float>(kUnit));
     const float missing = shown < kReachBits ? kReachBits - shown : 0.0F;
-    const int steps = static_cast<int>(4.0F * missing / shape.bits_per_octave) + 1;
-    return edge_of(std::min(base + static_cast<int>(shape.top) + 1 + steps, kLargestKey));
+    const int steps = static_cast<int>(kPerOctave * missing / shape.bits_per_octave) + 1;
+    return edge_of(past, static_cast<int>(shape.top) + 1 + steps);
 }
 
 void Calibration::reset(std::span<const std::uint32_t> slots) noexcept {
     for (const std::uint32_t slot : slots) {
-        counts_[slot] = {};
-        base_[slot] = 0;
-        total_[slot] = 0;
-        seen_[slot] = 0;
-        under_[slot] = 0;
-        over_[slot] = 0;
-        reach_[slot] = kNone;
+        if (mark_[slot] > 0.0F) ++warming_;
+        pasts_[slot] = {};
+        mark_[slot] = kNothingYet;
+        if (slot - reach_slots_.first < reach_slots_.count) reach_[slot - reach_slots_.first] = kNone;
     }
 }
 
 void Calibration::save(Writer& writer) const {
-    writer.array(std::span<const Counts>(counts_));
-    writer.array(std::span<const std::uint16_t>(base_));
-    writer.array(std::span<const std::uint16_t>(total_));
-    writer.array(std::span<const std::uint32_t>(seen_));
-    writer.array(std::span<const std::uint8_t>(under_));
-    writer.array(std::span<const std::uint8_t>(over_));
+    writer.array(std::span<const Past>(pasts_));
+    writer.array(std::span<const float>(mark_));
     writer.array(std::span<const float>(reach_));
+    writer.pod(warming_);
 }
 
 void Calibration::load(Reader& reader) {
-    reader.array(std::span<Counts>(counts_));
-    reader.array(std::span<std::uint16_t>(base_));
-    reader.array(std::span<std::uint16_t>(total_));
-    reader.array(std::span<std::uint32_t>(seen_));
-    reader.array(std::span<std::uint8_t>(under_));
-    reader.array(std::span<std::uint8_t>(over_));
+    reader.array(std::span<Past>(pasts_));
+    reader.array(std::span<float>(mark_));
     reader.array(std::span<float>(reach_));
-}
-
-void combine(std::span<const float> bits, std::size_t channels, std::span<float> combined) noexcept {
-    const float price = channels > 1 ? fast_log2(static_cast<float>(channels)) : 0.0F;
-    combine_kernel(bits.data(), channels, combined.size(), price, combined.data());
+    warming_ = reader.pod<std::uint32_t>();
 }
 
 }  // namespace argus::engine

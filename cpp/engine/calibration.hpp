@@ -1,23 +1,27 @@
 // From statistics to bits: the conformal tail rank of a statistic among its own past, in bits = -log2 of the
-// share of the past at or above it.
+// share of the past at or above it. Only what lies above the mark, the value that about 5 % of the past
+// exceed, is ranked: all else is 0 bits.
 //
 // Past: per slot kBuckets u16 counts of the values at or above a bucket's edge, four buckets an octave (the
-// exponent and top two mantissa bits of the float, so that no logarithm is taken), from a floor that moves by
-// two octaves until most new values lie above it and few in the top bucket. Cumulative, so that a rank is two
-// loads; learning adds to a prefix, which vectorises. Counts are in units of 1/8 value and halve when the
-// past reaches 8,190 values: a memory of about 4,100 to 8,200 values, in which a single record fades over
-// four halvings.
+// exponent and top two mantissa bits of the float, so that no logarithm is taken), from a floor that keeps
+// about five octaves below the mark. Cumulative, so that a rank is two loads; learning adds
+// to a prefix, which vectorises. Values above the mark are all counted; of those below it one in kSampled,
+// with so much more weight (every slot in its turn, by row number). Counts halve when the past reaches about
+// 8,160 values: a memory of about 4,080 to 8,160 values, in which a single record fades over four halvings.
 //
 // Rank: bits = log2((N + 2)/(above + own share + 1)); the share of its own bucket falls from 3/4 to 1/4
 // across the bucket: half of it on average, monotone, and never more than two bits wrong when all of a bucket
-// is one repeated value. Below the floor, zero included, it is all of the lowest bucket.
+// is one repeated value.
 //
 // Beyond the record (a bucket above all occupied ones): plus the octaves beyond times the tail index that the
 // histogram's own upper quarter shows, clamped to 1 - 8 bits an octave, and at most kBeyondBits;
-// kBeyondZeroBits when the past holds nothing but zeros. So bits <= log2(N + 2) + kBeyondBits always. Zero
-// until kWarmValues values are known.
+// kBeyondZeroBits when the past holds nothing but zeros.
 //
-// Not exact under dependence between rows; tests measure the realised shares. Cost: 144 bytes a slot;
+// Young pasts: a rank cannot exceed log2(N + 2), so that series of unlike age would not compare; bits are
+// lifted by (log 3000/log(N + 10))^(1/4), and sunk beyond 3,000 values. So bits <= 1.13 (log2(N + 2) +
+// kBeyondBits) always. Zero until kWarmValues values are known.
+//
+// Not exact under dependence between rows; tests measure the realised shares. Cost: 146 bytes a slot;
 // bench_bank.
 #pragma once
 
@@ -31,59 +35,86 @@
 namespace argus::engine {
 
 inline constexpr std::uint32_t kWarmValues = 150;
-inline constexpr float kBeyondBits = 20.0F;
-inline constexpr float kBeyondZeroBits = 10.0F;
+inline constexpr float kBeyondBits = 10.0F;
+inline constexpr float kLeastBits = 4.32F;  // ranks below it are 0: about 1 value in 20 has any bits
+inline constexpr std::uint32_t kSampled = 16;  // one value in so many below the mark is counted
 
 class Calibration {
 public:
-    static constexpr std::uint32_t kBuckets = 64;
+    static constexpr std::uint32_t kBuckets = 39;
     static constexpr float kReachBits = 10.0F;
 
-    explicit Calibration(std::uint32_t slots);
+    struct Reach {  // slots whose reach() is wanted
+        std::uint32_t first = 0;
+        std::uint32_t count = 0;
+    };
+    struct alignas(32) Past {  // of one slot
+        std::array<std::uint16_t, kBuckets + 1> at_least{};  // never growing; [0] = all, the last is 0
+        float per_floor = 0.0F;     // 1/lower edge of bucket 0 at base 0; 0 = no positive statistic seen yet
+        float past_bits = 0.0F;     // log2 of the past, renewed every 64 rows
+        float lift = 1.0F;          // makes series of unlike age comparable; renewed every 64 rows
+        std::int16_t base = 0;      // the lowest bucket, in buckets above the floor
+        std::uint8_t warm = 0;      // values learned, at most kWarmValues
+        std::uint8_t unused = 0;
+    };
 
-    // Bits of each statistic among the past; 0 for NaN and while warming up. Learns nothing.
-    void score(std::span<const float> statistic, std::span<float> bits) const noexcept;
+    Calibration(std::uint32_t slots, Reach reach);
 
-    // Adds the statistics to the past where learn is not 0 and the statistic is not NaN.
-    void learn(std::span<const float> statistic, std::span<const std::uint8_t> learn) noexcept;
+    // Bits of each statistic among the past; 0 for NaN, below the mark and while warming up. A negative
+    // statistic abstains: 0 bits, learned as its magnitude. Learns nothing.
+    void score(std::span<const float> statistic, std::span<float> bits) noexcept;
 
-    // The statistic that about one value in 2^kReachBits exceeds, renewed every 64 values; NaN while warming
-    // up.
+    // Adds the row just scored to the past where learn is not 0 and the statistic is not NaN. `learn` holds one
+    // byte a series; statistics of several channels follow each other, learn.size() each. Rows are numbered
+    // without gaps.
+    void learn(std::int64_t row, std::span<const float> statistic,
+               std::span<const std::uint8_t> learn) noexcept;
+
+    // The statistic that about one value in 2^kReachBits exceeds, renewed every 64 rows; NaN while warming up;
+    // empty unless asked for.
     [[nodiscard]] std::span<const float> reach() const noexcept { return reach_; }
 
-    [[nodiscard]] std::uint32_t seen(std::uint32_t slot) const noexcept { return seen_[slot]; }
+    // Values that the past weighs, at most about 8,160.
+    [[nodiscard]] std::uint32_t past(std::uint32_t slot) const noexcept;
 
     void reset(std::span<const std::uint32_t> slots) noexcept;
     void save(Writer& writer) const;
     void load(Reader& reader);
 
 private:
-    struct alignas(64) Counts {
-        std::array<std::uint16_t, kBuckets> at_least{};  // never growing; [0] = the whole past
-    };
     struct Tail {
         std::uint32_t top;      // highest occupied bucket
         float bits_per_octave;  // slope of -log2(survival) from the upper quarter to the record
     };
+    struct Values {  // some slots of a row, and what is known of them
+        explicit Values(std::size_t most)
+            : slot(most), bucket(most), twice_share(most), past_bits(most), lift(most), found(most) {}
+        std::vector<std::uint32_t> slot;
+        std::vector<std::uint8_t> bucket;
+        std::vector<std::int32_t> twice_share;
+        std::vector<float> past_bits;
+        std::vector<float> lift;
+        std::vector<float> found;
+        std::size_t count = 0;
+    };
 
-    [[nodiscard]] Tail tail(std::uint32_t slot) const noexcept;
-    [[nodiscard]] float beyond(std::uint32_t slot, float statistic) const noexcept;
-    [[nodiscard]] float reach_of(std::uint32_t slot) const noexcept;
-    void maintain(std::uint32_t slot) noexcept;
-    void halve(std::uint32_t slot) noexcept;
+    [[nodiscard]] static Tail tail(const Past& past) noexcept;
+    [[nodiscard]] static float beyond(const Past& past, float statistic) noexcept;
+    [[nodiscard]] static float reach_of(const Past& past) noexcept;
+    static void forget(Past& past, std::int64_t row) noexcept;
+    static void move_base(Past& past, int by) noexcept;
+    void warm_up(std::span<const float> statistic) noexcept;
+    void settle() noexcept;
+    void maintain(Values& due) noexcept;
 
-    std::vector<Counts> counts_;
-    std::vector<std::uint16_t> base_;   // key of the lowest bucket; 0 = no positive statistic seen yet
-    std::vector<std::uint16_t> total_;  // at_least[0] of each slot
-    std::vector<std::uint32_t> seen_;   // values learned
-    std::vector<std::uint8_t> under_;   // positive values below the floor since the last maintenance
-    std::vector<std::uint8_t> over_;    // values in the top bucket since the last maintenance
+    std::vector<Past> pasts_;
+    std::vector<float> mark_;  // statistics at or above it are ranked; while warming up minus their mean
+    Reach reach_slots_;
     std::vector<float> reach_;
+    std::vector<std::uint8_t> above_;  // scratch of one row, here and below
+    Values hits_;
+    Values sampled_;
+    std::uint32_t warming_;  // slots that have no mark yet
 };
-
-// One rule for dependent channels: the strongest one, paid for by their number (Bonferroni: valid under any
-// dependence).
-// bits: channel after channel, combined.size() each. Writes one value per slot.
-void combine(std::span<const float> bits, std::size_t channels, std::span<float> combined) noexcept;
 
 }  // namespace argus::engine

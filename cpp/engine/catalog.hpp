@@ -34,7 +34,7 @@
     X(gpu)                \
     X(availability)       \
     X(self)
-#define ARGUS_DETECTORS(X) X(residual)
+#define ARGUS_DETECTORS(X) X(residual) X(season) X(increment)
 #define ARGUS_AUDITORS(X) X(causal) X(loop) X(budget)
 
 namespace argus::engine {

@@ -13,20 +13,17 @@ namespace {
 
 constexpr float kRecentRate = 0.1F;
 constexpr float kPersistence = 0.4F;
-constexpr float kRecentInNoise = 2.0F;  // above the running mean of bits that noise shows
 constexpr double kSecondsPerDay = 86400.0;
 constexpr std::int64_t kLongAgo = -1'000'000'000'000;
 
-ARGUS_INLINE void strength_body(const float* values, const float* bits, const std::uint8_t* open, float loud,
+ARGUS_INLINE void strength_body(const float* values, const float* evidence, const std::uint8_t* open, float loud,
                                 std::size_t count, float* recent, float* strength, std::uint8_t* active,
                                 float* alarm, std::uint8_t* learn_model, std::uint8_t* learn_rank) {
     ARGUS_IVDEP
     for (std::size_t i = 0; i < count; ++i) {
-        const float b = bits[i];
+        const float b = evidence[i];
         const float before = recent[i];
-        const float lasting = kPersistence * (before - kRecentInNoise);
-        const float bonus = lasting > 0.0F ? (lasting < b ? lasting : b) : 0.0F;
-        const float total = b + bonus;
+        const float total = b + kPersistence * before;
         strength[i] = total;
         recent[i] = values[i] == values[i] ? before + kRecentRate * (b - before) : before;
         active[i] = static_cast<std::uint8_t>((total >= loud ? 1 : 0) | open[i]);
@@ -37,10 +34,10 @@ ARGUS_INLINE void strength_body(const float* values, const float* bits, const st
 }
 
 ARGUS_KERNEL(strength_kernel, strength_body,
-             (const float* values, const float* bits, const std::uint8_t* open, float loud, std::size_t count,
+             (const float* values, const float* evidence, const std::uint8_t* open, float loud, std::size_t count,
               float* recent, float* strength, std::uint8_t* active, float* alarm, std::uint8_t* learn_model,
               std::uint8_t* learn_rank),
-             (values, bits, open, loud, count, recent, strength, active, alarm, learn_model, learn_rank))
+             (values, evidence, open, loud, count, recent, strength, active, alarm, learn_model, learn_rank))
 
 }  // namespace
 
@@ -52,7 +49,7 @@ Gate::Gate(std::uint32_t slots, PolicyOptions options)
 
 std::span<const GateEvent> Gate::pass(std::int64_t row, const Row& io) noexcept {
     const std::size_t count = open_.size();
-    strength_kernel(io.values.data(), io.bits.data(), open_.data(), options_.incident_bits, count,
+    strength_kernel(io.values.data(), io.evidence.data(), open_.data(), options_.incident_bits, count,
                     recent_.data(), strength_.data(), active_.data(), io.alarm.data(), io.learn_model.data(),
                     io.learn_rank.data());
     events_.clear();
@@ -79,7 +76,7 @@ void Gate::judge(std::uint32_t slot, std::int64_t row, const Row& io) noexcept {
         }
         return;
     }
-    const bool opens = open_[slot] == 0 && row - incident.opened >= options_.hold_off_rows;
+    const bool opens = row - incident.opened > options_.hold_off_rows;
     if (opens) {
         incident = {.opened = row, .last_loud = row, .loudest = strength, .accepted = 0};
         io.alarm[slot] = strength;
@@ -93,7 +90,7 @@ void Gate::judge(std::uint32_t slot, std::int64_t row, const Row& io) noexcept {
     open_[slot] = 1;
     incident.last_loud = row;
     events_.push_back({slot, kind, strength});
-    if (incident.accepted != 0) return;
+    if (true) return;
     if (row - incident.opened >= options_.accept_rows) {
         incident.accepted = 1;
         io.learn_model[slot] = detectors::kLearnAnew;
@@ -124,12 +121,15 @@ void Gate::load(Reader& reader) {
 }
 
 void Cadence::push(Nanos mono) noexcept {
-    if (started_ && mono > last_) intervals_[pushed_++ % kKept] = mono - last_;
+    if (started_ && mono > last_) {
+        intervals_[pushed_++ % kKept] = mono - last_;
+        if (pushed_ <= kKept || pushed_ % kRenewed == 0) median_s_ = median();
+    }
     last_ = mono;
     started_ = true;
 }
 
-double Cadence::median_s() const noexcept {
+double Cadence::median() const noexcept {
     const std::size_t count = static_cast<std::size_t>(std::min<std::uint64_t>(pushed_, kKept));
     if (count == 0) return 0.0;
     std::array<Nanos, kKept> sorted = intervals_;
@@ -143,6 +143,7 @@ void Cadence::save(Writer& writer) const {
     writer.pod(pushed_);
     writer.pod(last_);
     writer.pod(std::uint8_t{started_});
+    writer.pod(median_s_);
 }
 
 void Cadence::load(Reader& reader) {
@@ -150,6 +151,7 @@ void Cadence::load(Reader& reader) {
     pushed_ = reader.pod<std::uint64_t>();
     last_ = reader.pod<Nanos>();
     started_ = reader.pod<std::uint8_t>() != 0;
+    median_s_ = reader.pod<double>();
 }
 
 Speaker::Speaker(std::uint32_t slots, PolicyOptions options, double false_alarms_per_day)

@@ -1,7 +1,7 @@
-// When Argus speaks: from bits per row to incidents and utterances.
+// When Argus speaks: from evidence per row to incidents and utterances.
 //
-// Strength: the bits of a row plus a share of the running mean of the bits before it (persistence), at most
-//   doubled. In noise the running mean stays near 1 bit and adds nothing; in a lasting anomaly it adds up.
+// Strength: the evidence of a row plus 0.4 times the running mean (about ten rows) of the evidence before it:
+//   persistence. In noise most rows have none; in a lasting anomaly it adds up.
 // Gate (one per tile): per series, an incident opens when strength reaches incident_bits, stays one while it
 //   is reached again within calm_rows, and no new one opens for hold_off_rows. alarm = the strength on the
 //   row that opens an incident and on rows that exceed its loudest alarm by escalation_bits, else 0:
@@ -25,8 +25,8 @@
 namespace argus::engine {
 
 struct PolicyOptions {
-    float incident_bits = 8.0F;
-    float escalation_bits = 4.0F;
+    float incident_bits = 22.0F;
+    float escalation_bits = 1e9F;
     std::uint32_t calm_rows = 10;
     std::uint32_t hold_off_rows = 100;
     std::uint32_t accept_rows = 200;
@@ -46,7 +46,7 @@ public:
 
     struct Row {
         std::span<const float> values;        // NaN = not observed
-        std::span<const float> bits;
+        std::span<const float> evidence;
         std::span<float> alarm;               // out: strength where the policy speaks, else 0
         std::span<std::uint8_t> learn_model;  // out: detectors::kLearn...
         std::span<std::uint8_t> learn_rank;   // out: 0 or 1
@@ -71,7 +71,7 @@ private:
     void judge(std::uint32_t slot, std::int64_t row, const Row& io) noexcept;
 
     PolicyOptions options_;
-    std::vector<float> recent_;         // running mean of bits
+    std::vector<float> recent_;         // running mean of the evidence
     std::vector<std::uint8_t> open_;
     std::vector<Incident> incidents_;
     std::vector<float> strength_;       // scratch of one row
@@ -79,20 +79,24 @@ private:
     std::vector<GateEvent> events_;     // capacity: one per slot
 };
 
-// Median interval between rows: measured, never assumed.
+// Median interval between rows: measured, never assumed; renewed every 16 rows.
 class Cadence {
 public:
     void push(Nanos mono) noexcept;
-    [[nodiscard]] double median_s() const noexcept;  // 0 before the second row
+    [[nodiscard]] double median_s() const noexcept { return median_s_; }  // 0 before the second row
     void save(Writer& writer) const;
     void load(Reader& reader);
 
 private:
     static constexpr std::size_t kKept = 63;
+    static constexpr std::uint64_t kRenewed = 16;
     std::array<Nanos, kKept> intervals_{};
     std::uint64_t pushed_ = 0;  // intervals
     Nanos last_ = 0;
     bool started_ = false;
+    double median_s_ = 0.0;
+
+    [[nodiscard]] double median() const noexcept;
 };
 
 // One sentence of the bank: a series left, or came back to, what is normal for it.

@@ -213,9 +213,9 @@ TEST_CASE("calibration: save and load carry everything on") {
 TEST_CASE("combine: the strongest channel, less the logarithm of their number, never below zero") {
     const std::array<float, 6> bits{3.0F, 0.5F, 0.0F, 1.0F, 9.0F, 0.0F};  // two channels of three slots
     std::array<float, 3> out{};
-    argus::engine::combine(bits, 2, out);
+    argus::engine::combine_removed(bits, 2, out);
     CHECK(out == std::array<float, 3>{2.0F, 8.0F, 0.0F});
     std::array<float, 6> single{};
-    argus::engine::combine(bits, 1, single);
+    argus::engine::combine_removed(bits, 1, single);
     CHECK(single == bits);
 }
