@@ -14,7 +14,7 @@ namespace {
 
 using detectors::kTileSlots;
 
-constexpr std::uint32_t kUsedSlots = 256;  // a tile with all detectors then keeps to the second-level cache
+constexpr std::uint32_t kUsedSlots = 128;  // a tile with all detectors then keeps to the second-level cache
 constexpr float kFarthest = 1.0e30F;  // values are kept this close to their origin, so that sums stay finite
 constexpr float kLargestRatio = 1024.0F;
 constexpr float kEntityRate = 0.1F;

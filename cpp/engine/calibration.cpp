@@ -185,16 +185,18 @@ void Calibration::score(std::span<const float> statistic, std::span<float> bits)
     std::fill(bits.begin(), bits.end(), 0.0F);
     Values& hits = hits_;
     std::size_t count = 0;
-    each_set(above_.data(), statistic.size(), [&](std::size_t slot) {
+    each_set(above_.data(), statistic.size(),
+             [&](std::size_t slot) { hits.slot[count++] = static_cast<std::uint32_t>(slot); });
+    hits.count = count;
+    for (std::size_t i = 0; i < count; ++i) {  // apart from the search, so that the loads overlap
+        const std::uint32_t slot = hits.slot[i];
         const Past& past = pasts_[slot];
         const auto k = static_cast<std::size_t>(bucket_of(past, magnitude(statistic[slot])));
-        hits.slot[count] = static_cast<std::uint32_t>(slot);
-        hits.bucket[count] = static_cast<std::uint8_t>(k);
-        hits.twice_share[count] = past.at_least[k] + past.at_least[k + 1];
-        hits.past_bits[count] = past.past_bits;
-        hits.lift[count++] = past.lift;
-    });
-    hits.count = count;
+        hits.bucket[i] = static_cast<std::uint8_t>(k);
+        hits.twice_share[i] = past.at_least[k] + past.at_least[k + 1];
+        hits.past_bits[i] = past.past_bits;
+        hits.lift[i] = past.lift;
+    }
     bits_kernel(hits.twice_share.data(), hits.past_bits.data(), hits.lift.data(), count, hits.found.data());
     for (std::size_t i = 0; i < count; ++i) {
         const std::uint32_t slot = hits.slot[i];

@@ -37,7 +37,7 @@ namespace argus::engine {
 inline constexpr std::uint32_t kWarmValues = 150;
 inline constexpr float kBeyondBits = 10.0F;
 inline constexpr float kLeastBits = 4.32F;  // ranks below it are 0: about 1 value in 20 has any bits
-inline constexpr std::uint32_t kSampled = 16;  // one value in so many below the mark is counted
+inline constexpr std::uint32_t kSampled = 32;  // one value in so many below the mark is counted
 
 class Calibration {
 public:
