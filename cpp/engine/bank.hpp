@@ -19,6 +19,7 @@
 #include "base/codec.hpp"
 #include "detectors/detector.hpp"
 #include "engine/calibration.hpp"
+#include "engine/entity.hpp"
 #include "engine/speaking.hpp"
 
 namespace argus::engine {
@@ -87,6 +88,8 @@ public:
     [[nodiscard]] std::span<const double> upper() const noexcept { return upper_; }
     [[nodiscard]] std::span<const Utterance> spoken() const noexcept { return utterances_; }
     [[nodiscard]] float entity_bits() const noexcept { return entity_bits_; }
+    // The series that moved the entity in the last row, strongest first; empty without BankOptions::entity.
+    [[nodiscard]] std::span<const Driver> drivers() noexcept;
 
     [[nodiscard]] std::uint32_t capacity() const noexcept { return capacity_; }
     [[nodiscard]] std::uint64_t live_series() const noexcept { return live_; }   // warmed up
@@ -103,7 +106,6 @@ public:
 private:
     struct Tile;
     struct Scratch;
-    struct EntityScore;
     struct Block;
 
     template <class T>
@@ -123,7 +125,7 @@ private:
     std::vector<const char*> channel_detector_;
     std::vector<Tile> tiles_;
     std::unique_ptr<Scratch> scratch_;
-    std::unique_ptr<EntityScore> entity_;
+    std::unique_ptr<EntityScore> entity_;  // null without BankOptions::entity
     std::unique_ptr<Block> block_;
     Speaker speaker_;
     Cadence cadence_;
