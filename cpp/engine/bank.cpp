@@ -227,12 +227,7 @@ void Bank::run_rows(const Rows<T>& rows, const Outputs& out) {
     for (std::size_t row = 0; row < rows.mono.size(); ++row) {
         cadence_.push(rows.mono[row]);
         live_ += block_->warmed[row];
-        if (options_.entity) {
-            const float bits = entity_->finish(block_->deviance[row]);
-            if (out.entity_bits != nullptr) out.entity_bits[row] = bits;
-        } else if (out.entity_bits != nullptr) {
-            out.entity_bits[row] = 0.0F;
-        }
+        judge_entity(row, out);
         const double interval_s =
             next < block_->alarms.size() && block_->alarms[next].row == row ? cadence_.median_s() : 0.0;
         for (; next < block_->alarms.size() && block_->alarms[next].row == row; ++next) {
@@ -242,6 +237,16 @@ void Bank::run_rows(const Rows<T>& rows, const Outputs& out) {
                 out.spoken->push_back({static_cast<std::uint32_t>(row), alarm.said});
         }
         ++rows_;
+    }
+}
+
+void Bank::judge_entity(std::size_t row, const Outputs& out) {
+    const EntityScore::Deviance& found = block_->deviance[row];
+    const float bits = options_.entity ? entity_->finish(found) : 0.0F;
+    if (out.entity_bits != nullptr) out.entity_bits[row] = bits;
+    if (out.entity_parts == nullptr) return;
+    for (std::size_t c = 0; c < EntityScore::kChannels; ++c) {
+        out.entity_parts[row * EntityScore::kChannels + c] = options_.entity ? found.ratio(c) : 0.0F;
     }
 }
 

@@ -58,6 +58,7 @@ struct Outputs {
     double* lower = nullptr;
     double* upper = nullptr;
     float* entity_bits = nullptr;           // one per row; 0 without BankOptions::entity
+    float* entity_parts = nullptr;          // three per row: found / expected deviance of each channel; likewise
     std::vector<float*> parts;              // one per channel: its statistic; empty = not wanted
     std::vector<Spoken>* spoken = nullptr;  // appended
 };
@@ -112,6 +113,7 @@ private:
     void run_rows(const Rows<T>& rows, const Outputs& out);
     template <class T>
     void run_tile(Tile& tile, const Rows<T>& rows, const Outputs& out);
+    void judge_entity(std::size_t row, const Outputs& out);
     void score_tile(Tile& tile, Nanos now);
     void learn_tile(Tile& tile, Nanos now);
     void write_row(const Tile& tile, std::size_t row, const Outputs& out);

@@ -14,7 +14,7 @@ namespace argus::engine {
 namespace {
 
 constexpr std::size_t kWidth = EntityScore::kGroup;
-constexpr std::size_t kLane = 16;
+constexpr std::size_t kLane = 16;  // columns of a panel
 constexpr std::size_t kLags = 3;
 constexpr std::size_t kMoments = 9;  // of the value and its lags: three cross products, six among the lags
 constexpr std::size_t kModels = 5;   // four of age, 8 hours apart, and one in the making
@@ -48,10 +48,12 @@ constexpr std::size_t cell(std::size_t row, std::size_t column) {
 }
 using Panels = std::array<float, panel_at(kWidth / kLane)>;
 
-using Lanes __attribute__((vector_size(kLane * sizeof(float)), may_alias)) = float;
+// What one register holds: at the baseline, and from x86-64-v3 on. Both give the same bits.
+using Narrow __attribute__((vector_size(4 * sizeof(float)), may_alias)) = float;
+using Wide __attribute__((vector_size(8 * sizeof(float)), may_alias)) = float;
 
-ARGUS_INLINE Lanes& lanes(float* at) { return *reinterpret_cast<Lanes*>(at); }
-ARGUS_INLINE const Lanes& lanes(const float* at) { return *reinterpret_cast<const Lanes*>(at); }
+template <class V>
+constexpr std::size_t kHeld = sizeof(V) / sizeof(float);
 
 ARGUS_INLINE float clipped(float x) {
     const float above = x > -kClip ? x : -kClip;
@@ -100,6 +102,7 @@ struct EntityGroup {
     std::uint32_t begin, filled;  // rows of the block in hand
     std::uint32_t making, in_use;  // models
     std::uint32_t started;
+    std::uint32_t unseen;  // slots
 };
 
 struct EntityScratch {
@@ -113,30 +116,49 @@ namespace {
 
 // --- Scoring -------------------------------------------------------------------------------------------------
 
-// |G' z|^2, in one order.
-ARGUS_INLINE float deviance(const float* factor, const float* z, std::size_t panels) {
-    Lanes total{};
-    for (std::size_t p = 0; p < panels; ++p) {
-        const float* row = factor + panel_at(p);
-        Lanes a{};
-        Lanes b{};
-        Lanes c{};
-        Lanes d{};
-        for (std::size_t j = 0; j < kLane * (p + 1); j += 4, row += 4 * kLane) {
-            a += z[j] * lanes(row);
-            b += z[j + 1] * lanes(row + kLane);
-            c += z[j + 2] * lanes(row + 2 * kLane);
-            d += z[j + 3] * lanes(row + 3 * kLane);
-        }
-        const Lanes u = (a + b) + (c + d);
-        total += u * u;
-    }
+// The sum of kLane running sums, in one order.
+template <class V>
+ARGUS_INLINE float sum_of(const V* sums) {
     float sum = 0.0F;
-    for (std::size_t l = 0; l < kLane; ++l) sum += total[l];
+    for (std::size_t l = 0; l < kLane; ++l) sum += sums[l / kHeld<V>][l % kHeld<V>];
     return sum;
 }
 
+// |G' z|^2, in one order. Four partial sums: one would wait for itself.
+template <class V>
+ARGUS_INLINE float deviance(const float* factor, const float* z, std::size_t panels) {
+    constexpr std::size_t kSums = 4;
+    constexpr std::size_t kParts = kLane / kHeld<V>;
+    V total[kParts]{};
+    for (std::size_t p = 0; p < panels; ++p) {
+        const V* row = reinterpret_cast<const V*>(factor + panel_at(p));
+        V sum[kSums][kParts]{};
+        for (std::size_t j = 0; j < kLane * (p + 1); j += kSums) {
+            for (std::size_t k = 0; k < kSums; ++k) {
+                for (std::size_t part = 0; part < kParts; ++part) sum[k][part] += z[j + k] * *row++;
+            }
+        }
+        for (std::size_t part = 0; part < kParts; ++part) {
+            const V u = (sum[0][part] + sum[1][part]) + (sum[2][part] + sum[3][part]);
+            total[part] += u * u;
+        }
+    }
+    return sum_of(total);
+}
+
+template <class V>
+ARGUS_INLINE float sum_of_squares(const float* z, std::size_t panels) {
+    constexpr std::size_t kParts = kLane / kHeld<V>;
+    V total[kParts]{};
+    const V* at = reinterpret_cast<const V*>(z);
+    for (std::size_t p = 0; p < panels; ++p) {
+        for (std::size_t part = 0; part < kParts; ++part, ++at) total[part] += *at * *at;
+    }
+    return sum_of(total);
+}
+
 // Takes in one row, standardises it by the model in use and sums the three deviances.
+template <class V>
 ARGUS_INLINE void score_body(EntityGroup& g, const EntityModel& m, const float* input, float* row,
                              std::size_t width) {
     ARGUS_IVDEP
@@ -167,49 +189,55 @@ ARGUS_INLINE void score_body(EntityGroup& g, const EntityModel& m, const float* 
         row[j] = x;
     }
     const std::size_t panels = width / kLane;
-    Lanes jumps{};
-    for (std::size_t j = 0; j < width; j += kLane) jumps += lanes(&g.jump[j]) * lanes(&g.jump[j]);
-    float sum = 0.0F;
-    for (std::size_t l = 0; l < kLane; ++l) sum += jumps[l];
-    g.found[0] = static_cast<double>(deviance(m.level.data(), g.standard.data(), panels));
-    g.found[1] = static_cast<double>(deviance(m.innovation.data(), g.surprise.data(), panels));
-    g.found[2] = static_cast<double>(sum / (1.0F + kShrink));
+    g.found[0] = static_cast<double>(deviance<V>(m.level.data(), g.standard.data(), panels));
+    g.found[1] = static_cast<double>(deviance<V>(m.innovation.data(), g.surprise.data(), panels));
+    g.found[2] = static_cast<double>(sum_of_squares<V>(g.jump.data(), panels) / (1.0F + kShrink));
 }
 
 // --- Learning ------------------------------------------------------------------------------------------------
 
-// Mean and variance of levels and increments; share = weight of the block per series.
-ARGUS_INLINE void moments_body(EntityGroup& g, const double* share, double* sum, std::size_t width) {
-    const double count = static_cast<double>(kWidth - g.begin);
-    const auto blend = [&](const auto& value, double* mean, double* variance) __attribute__((always_inline)) {
-        for (std::size_t j = 0; j < width; ++j) sum[j] = 0.0;
-        for (std::size_t i = g.begin; i < g.rows.size(); ++i) {
-            ARGUS_IVDEP
-            for (std::size_t j = 0; j < width; ++j) sum[j] += value(i, j);
-        }
+// Blends the block's mean and variance of value(row, series) into what is known; share = its weight per series.
+template <class Value>
+ARGUS_INLINE void blend(Value value, std::size_t begin, const double* share, double* sum, std::size_t width,
+                        double* mean, double* variance) {
+    const double count = static_cast<double>(EntityScore::kBlock - begin);
+    for (std::size_t j = 0; j < width; ++j) sum[j] = 0.0;
+    for (std::size_t i = begin; i < EntityScore::kBlock; ++i) {
+        ARGUS_IVDEP
+        for (std::size_t j = 0; j < width; ++j) sum[j] += value.at(i, j);
+    }
+    for (std::size_t j = 0; j < width; ++j) {
+        const double moved = share[j] * (sum[j] / count - mean[j]);
+        mean[j] += moved;
+        variance[j] = (1.0 - share[j]) * (variance[j] + moved * moved);
+        sum[j] = 0.0;
+    }
+    for (std::size_t i = begin; i < EntityScore::kBlock; ++i) {
+        ARGUS_IVDEP
         for (std::size_t j = 0; j < width; ++j) {
-            const double moved = share[j] * (sum[j] / count - mean[j]);
-            mean[j] += moved;
-            variance[j] = (1.0 - share[j]) * (variance[j] + moved * moved);
-            sum[j] = 0.0;
+            const double apart = value.at(i, j) - mean[j];
+            sum[j] += apart * apart;
         }
-        for (std::size_t i = g.begin; i < g.rows.size(); ++i) {
-            ARGUS_IVDEP
-            for (std::size_t j = 0; j < width; ++j) {
-                const double apart = value(i, j) - mean[j];
-                sum[j] += apart * apart;
-            }
-        }
-        for (std::size_t j = 0; j < width; ++j) variance[j] += share[j] * (sum[j] / count);
-    };
-    blend([&](std::size_t i, std::size_t j) __attribute__((always_inline)) { return static_cast<double>(g.rows[i][j]); }, g.mean.data(),
-          g.variance.data());
-    blend(
-        [&](std::size_t i, std::size_t j) __attribute__((always_inline)) {
-            const float* before = i > g.begin ? g.rows[i - 1].data() : g.start_last.data();
-            return static_cast<double>(g.rows[i][j] - before[j]);
-        },
-        g.jump_mean.data(), g.jump_variance.data());
+    }
+    for (std::size_t j = 0; j < width; ++j) variance[j] += share[j] * (sum[j] / count);
+}
+
+struct Level {
+    const EntityGroup& g;
+    ARGUS_INLINE double at(std::size_t i, std::size_t j) const { return static_cast<double>(g.rows[i][j]); }
+};
+
+struct Increment {
+    const EntityGroup& g;
+    ARGUS_INLINE double at(std::size_t i, std::size_t j) const {
+        const Row& before = i > g.begin ? g.rows[i - 1] : g.start_last;
+        return static_cast<double>(g.rows[i][j] - before[j]);
+    }
+};
+
+ARGUS_INLINE void moments_body(EntityGroup& g, const double* share, double* sum, std::size_t width) {
+    blend(Level{g}, g.begin, share, sum, width, g.mean.data(), g.variance.data());
+    blend(Increment{g}, g.begin, share, sum, width, g.jump_mean.data(), g.jump_variance.data());
 }
 
 // Standardises the block by what is now known, weighs it, and adds to the moments of the lags.
@@ -250,28 +278,31 @@ ARGUS_INLINE void standardise_body(EntityGroup& g, EntityScratch& s, std::size_t
 }
 
 // C = keep keep' C + sum of rows' outer products, four rows of C at a time in registers.
+template <class V>
 ARGUS_INLINE void covariance_body(float* covariance, const float* rows, const float* keep, std::size_t begin,
                                   std::size_t panels) {
+    constexpr std::size_t kAtOnce = 4;
+    constexpr std::size_t kParts = kLane / kHeld<V>;
     for (std::size_t p = 0; p < panels; ++p) {
-        const Lanes kept = lanes(keep + p * kLane);
-        for (std::size_t i = 0; i < kLane * (p + 1); i += 4) {
-            float* at = covariance + panel_at(p) + i * kLane;
-            Lanes a = lanes(at) * (keep[i] * kept);
-            Lanes b = lanes(at + kLane) * (keep[i + 1] * kept);
-            Lanes c = lanes(at + 2 * kLane) * (keep[i + 2] * kept);
-            Lanes d = lanes(at + 3 * kLane) * (keep[i + 3] * kept);
+        const V* kept = reinterpret_cast<const V*>(keep + p * kLane);
+        for (std::size_t i = 0; i < kLane * (p + 1); i += kAtOnce) {
+            V* at = reinterpret_cast<V*>(covariance + panel_at(p) + i * kLane);
+            V sum[kAtOnce][kParts];
+            for (std::size_t k = 0; k < kAtOnce; ++k) {
+                for (std::size_t part = 0; part < kParts; ++part) {
+                    sum[k][part] = at[k * kParts + part] * (keep[i + k] * kept[part]);
+                }
+            }
             for (std::size_t r = begin; r < EntityScore::kBlock; ++r) {
                 const float* row = rows + r * kWidth;
-                const Lanes across = lanes(row + p * kLane);
-                a += row[i] * across;
-                b += row[i + 1] * across;
-                c += row[i + 2] * across;
-                d += row[i + 3] * across;
+                const V* across = reinterpret_cast<const V*>(row + p * kLane);
+                for (std::size_t k = 0; k < kAtOnce; ++k) {
+                    for (std::size_t part = 0; part < kParts; ++part) sum[k][part] += row[i + k] * across[part];
+                }
             }
-            lanes(at) = a;
-            lanes(at + kLane) = b;
-            lanes(at + 2 * kLane) = c;
-            lanes(at + 3 * kLane) = d;
+            for (std::size_t k = 0; k < kAtOnce; ++k) {
+                for (std::size_t part = 0; part < kParts; ++part) at[k * kParts + part] = sum[k][part];
+            }
         }
     }
 }
@@ -287,6 +318,7 @@ ARGUS_INLINE void cholesky_body(Matrix& square, std::size_t width) {
         for (std::size_t j = k + 1; j < width; ++j) square[k][j] *= inverse;
         for (std::size_t i = k + 1; i < width; ++i) {
             const double factor = square[k][i];
+            if (factor == 0.0) continue;  // a constant series
             ARGUS_IVDEP
             for (std::size_t j = i; j < width; ++j) square[i][j] -= factor * square[k][j];
         }
@@ -300,6 +332,7 @@ ARGUS_INLINE void inverse_body(const Matrix& upper, Matrix& inverse, std::size_t
         for (std::size_t i = 0; i < width; ++i) inverse[j][i] = 0.0;
         for (std::size_t k = j + 1; k < width; ++k) {
             const double factor = -r * upper[j][k];
+            if (factor == 0.0) continue;
             ARGUS_IVDEP
             for (std::size_t i = k; i < width; ++i) inverse[j][i] += factor * inverse[k][i];
         }
@@ -319,7 +352,7 @@ ARGUS_INLINE void product_body(const Matrix& upper, Matrix& square, std::size_t 
     }
 }
 
-ARGUS_KERNEL(score_kernel, score_body,
+ARGUS_KERNEL(score_wide, score_body<Wide>,
              (EntityGroup & g, const EntityModel& m, const float* input, float* row, std::size_t width),
              (g, m, input, row, width))
 ARGUS_KERNEL(moments_kernel, moments_body,
@@ -331,9 +364,26 @@ ARGUS_KERNEL(inverse_of, inverse_body, (const Matrix& upper, Matrix& inverse, st
              (upper, inverse, width))
 ARGUS_KERNEL(product_of, product_body, (const Matrix& upper, Matrix& square, std::size_t width),
              (upper, square, width))
-ARGUS_KERNEL(covariance_kernel, covariance_body,
+ARGUS_KERNEL(covariance_wide, covariance_body<Wide>,
              (float* covariance, const float* rows, const float* keep, std::size_t begin, std::size_t panels),
              (covariance, rows, keep, begin, panels))
+
+void score_row(EntityGroup& g, const EntityModel& m, const float* input, float* row) noexcept {
+    if (isa() == Isa::baseline) {
+        score_body<Narrow>(g, m, input, row, g.width);
+    } else {
+        score_wide(g, m, input, row, g.width);
+    }
+}
+
+void add_to_covariance(Panels& covariance, const Row* rows, const Row& keep, std::size_t begin,
+                       std::size_t panels) noexcept {
+    if (isa() == Isa::baseline) {
+        covariance_body<Narrow>(covariance.data(), rows->data(), keep.data(), begin, panels);
+    } else {
+        covariance_wide(covariance.data(), rows->data(), keep.data(), begin, panels);
+    }
+}
 
 // G of the square matrix, upper half given, into panels; returns the sum of squares of G, the trace of the
 // inverse.
@@ -512,8 +562,8 @@ void learn_block(EntityGroup& g, EntityScratch& s) noexcept {
     }
     standardise_kernel(g, s, g.width);
     const std::size_t panels = g.width / kLane;
-    covariance_kernel(g.level.data(), s.standard[0].data(), s.keep.data(), g.begin, panels);
-    covariance_kernel(g.innovation.data(), s.surprise[0].data(), s.keep.data(), g.begin, panels);
+    add_to_covariance(g.level, s.standard.data(), s.keep, g.begin, panels);
+    add_to_covariance(g.innovation, s.surprise.data(), s.keep, g.begin, panels);
     renew_models(g, s);
     for (std::size_t j = 0; j < g.width; ++j) {
         if (g.seen[j] == joins) g.seen[j] = learns;
@@ -534,6 +584,15 @@ void pass_time(EntityGroup& g, Nanos mono) noexcept {
     g.started = 1;
 }
 
+// Marks the series that show themselves for the first time.
+void meet(EntityGroup& g, const Row& input) noexcept {
+    for (std::size_t j = 0; j < g.count; ++j) {
+        if (g.seen[j] != never || !std::isfinite(input[j])) continue;
+        g.seen[j] = g.filled == g.begin ? learns : joins;
+        --g.unseen;
+    }
+}
+
 void forget_slot(EntityGroup& g, std::size_t j) noexcept {
     for (Row* row : {&g.low, &g.high, &g.last, &g.fast, &g.slow, &g.start_last, &g.start_fast, &g.start_slow,
                      &g.standard, &g.surprise, &g.jump}) {
@@ -550,6 +609,7 @@ void forget_slot(EntityGroup& g, std::size_t j) noexcept {
         }
     }
     g.known[j] = 0;
+    if (g.seen[j] != never) ++g.unseen;
     g.seen[j] = never;
     for (EntityModel& model : g.models) {
         if (model.part[j] == 0.0F) continue;
@@ -592,6 +652,7 @@ EntityScore::EntityScore(std::uint32_t slots)
         EntityGroup& group = groups_[g];
         group.count = std::min(kGroup, slots - g * kGroup);
         group.width = whole_lanes(group.count);
+        group.unseen = group.count;
         group.begin = group.filled = g * kApart % kBlock;
     }
 }
@@ -608,17 +669,19 @@ void EntityScore::add(Nanos mono, std::uint32_t first, std::span<const float> va
         pass_time(g, mono);
         s.input.fill(std::numeric_limits<float>::quiet_NaN());
         std::copy_n(values.begin() + static_cast<std::ptrdiff_t>(at), g.count, s.input.begin());
-        for (std::size_t j = 0; j < g.count; ++j) {
-            if (g.seen[j] == never && std::isfinite(s.input[j])) g.seen[j] = g.filled == g.begin ? learns : joins;
-        }
+        if (g.unseen != 0) meet(g, s.input);
         const EntityModel& model = g.models[g.in_use];
-        score_kernel(g, model, s.input.data(), g.rows[g.filled].data(), g.width);
+        score_row(g, model, s.input.data(), g.rows[g.filled].data());
         ++g.filled;
         for (std::size_t c = 0; c < kChannels; ++c) {
             row.found[c] += g.found[c];
             row.expected[c] += model.expected[c];
         }
     }
+}
+
+float EntityScore::Deviance::ratio(std::size_t channel) const noexcept {
+    return static_cast<float>((found[channel] + kQuiet) / (expected[channel] + kQuiet));
 }
 
 float EntityScore::finish(const Deviance& row) noexcept {

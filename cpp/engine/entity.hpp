@@ -7,8 +7,9 @@
 //   innovation  r'(C_r + I/10)^-1 r   of r = z minus a ridge forecast from the series' own three lags
 //   jump        sum of y^2 / 1.1      of the standardised increments, no correlations
 // Each is averaged exponentially at three rates (0.3, 0.1, 0.03 a row) and divided by its expectation under the
-// model in use. The score is the mean binary logarithm of the nine ratios, never below 0: bits here are
-// octaves of deviance above expectation, comparable between machines, and not a tail probability.
+// model in use; the score is log2(1 + geometric mean of the nine ratios). So bits here mean: 1 = as much deviance
+// as expected, one more for each doubling from there on. They are comparable between machines, but are no tail
+// probability. kStrangeBits, three times as much as expected, is the threshold that needs no labels.
 //
 // Learning: in blocks of kBlock rows, after the last of them was scored. From the third day of observed time on
 // the model in use is the newest that is at least one day old (and at most about 1.4 days), so that an anomaly
@@ -51,11 +52,13 @@ public:
     static constexpr std::uint32_t kBlock = 64;  // rows learned from at once
     static constexpr std::size_t kChannels = 3;  // level, innovation, jump
     static constexpr std::size_t kDrivers = 5;
+    static constexpr float kStrangeBits = 2.0F;
 
     // What the groups find in one row: add() sums into it, finish() turns it into bits.
     struct Deviance {
         std::array<double, kChannels> found{};
         std::array<double, kChannels> expected{};
+        [[nodiscard]] float ratio(std::size_t channel) const noexcept;  // 1 = as expected
     };
 
     // slots: at least 1.
