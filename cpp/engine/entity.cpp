@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdlib>
+#include <cstring>
 #include <limits>
+#include <new>
 #include <type_traits>
 
 #include "base/assert.hpp"
@@ -534,7 +537,6 @@ void renew_models(EntityGroup& g, EntityScratch& s) noexcept {
         g.making = (g.making + 1) % kModels;
     }
     if (aged) choose_model(g);
-    if (g.models[g.in_use].outdated != 0) settle(g.models[g.in_use], s, g.width);
     ++g.blocks;
 }
 
@@ -637,25 +639,41 @@ void attribute(const Panels& factor, const Row& z, double expected, std::size_t 
     }
 }
 
+bool all_missing(const EntityGroup& g, const Row& input) noexcept {
+    bool missing = true;
+    for (std::size_t j = 0; j < g.width; ++j) missing = missing & !(input[j] - input[j] == 0.0F);
+    return missing;
+}
+
 std::uint32_t whole_lanes(std::uint32_t count) noexcept {
     constexpr auto lane = static_cast<std::uint32_t>(kLane);
     return (count + lane - 1) / lane * lane;
 }
 
+// Groups begin apart, so that they do not learn on the same row.
+void begin_group(EntityGroup& g, std::size_t n, std::uint32_t slots) noexcept {
+    constexpr std::size_t kApart = 37;
+    g.count = std::min(EntityScore::kGroup, slots - static_cast<std::uint32_t>(n) * EntityScore::kGroup);
+    g.width = whole_lanes(g.count);
+    g.unseen = g.count;
+    g.begin = g.filled = static_cast<std::uint32_t>(n * kApart % EntityScore::kBlock);
+}
+
 }  // namespace
 
-EntityScore::EntityScore(std::uint32_t slots)
-    : slots_(slots), groups_((slots + kGroup - 1) / kGroup), scratch_(std::make_unique<EntityScratch>()) {
-    // Groups begin apart, so that they do not learn on the same row.
-    constexpr std::uint32_t kApart = 37;
-    for (std::uint32_t g = 0; g < groups_.size(); ++g) {
-        EntityGroup& group = groups_[g];
-        group.count = std::min(kGroup, slots - g * kGroup);
-        group.width = whole_lanes(group.count);
-        group.unseen = group.count;
-        group.begin = group.filled = g * kApart % kBlock;
-    }
+EntityScore::EntityScore(std::uint32_t slots) : slots_(slots), scratch_(std::make_unique<EntityScratch>()) {
+    // Zero pages that cost nothing until a group has its first series.
+    const std::size_t count = (std::size_t{slots} + kGroup - 1) / kGroup;
+    std::size_t space = count * sizeof(EntityGroup) + alignof(EntityGroup);
+    memory_.reset(std::calloc(space, 1));
+    if (memory_ == nullptr) throw std::bad_alloc();
+    void* at = memory_.get();
+    std::align(alignof(EntityGroup), count * sizeof(EntityGroup), at, space);
+    groups_ = std::span(static_cast<EntityGroup*>(at), count);
+    for (std::size_t n = 0; n < count; ++n) begin_group(groups_[n], n, slots);
 }
+
+void EntityScore::Free::operator()(void* memory) const noexcept { std::free(memory); }
 
 EntityScore::~EntityScore() = default;
 EntityScore::EntityScore(EntityScore&&) noexcept = default;
@@ -665,12 +683,14 @@ void EntityScore::add(Nanos mono, std::uint32_t first, std::span<const float> va
     EntityScratch& s = *scratch_;
     for (std::size_t at = 0; at < values.size(); at += kGroup) {
         EntityGroup& g = groups_[(first + at) / kGroup];
-        if (g.filled == kBlock) learn_block(g, s);
-        pass_time(g, mono);
         s.input.fill(std::numeric_limits<float>::quiet_NaN());
         std::copy_n(values.begin() + static_cast<std::ptrdiff_t>(at), g.count, s.input.begin());
+        if (g.started == 0 && all_missing(g, s.input)) continue;
+        if (g.filled == kBlock) learn_block(g, s);
+        pass_time(g, mono);
         if (g.unseen != 0) meet(g, s.input);
-        const EntityModel& model = g.models[g.in_use];
+        EntityModel& model = g.models[g.in_use];
+        if (model.outdated != 0) settle(model, s, g.width);
         score_row(g, model, s.input.data(), g.rows[g.filled].data());
         ++g.filled;
         for (std::size_t c = 0; c < kChannels; ++c) {
@@ -735,27 +755,34 @@ void EntityScore::reset(std::span<const std::uint32_t> slots) noexcept {
     for (const std::uint32_t slot : slots) {
         if (slot < slots_) forget_slot(groups_[slot / kGroup], slot % kGroup);
     }
-    for (EntityGroup& g : groups_) {
-        EntityModel& model = g.models[g.in_use];
-        if (model.outdated != 0) settle(model, *scratch_, g.width);
-    }
 }
 
 void EntityScore::save(Writer& writer) const {
-    writer.array(std::span<const EntityGroup>(groups_));
+    writer.pod(slots_);
+    for (const EntityGroup& g : groups_) {
+        writer.pod(static_cast<std::uint8_t>(g.started));
+        if (g.started != 0) writer.array(std::span(&g, 1));
+    }
     writer.pod(recent_);
     writer.pod(expected_);
     writer.pod(rows_);
 }
 
 void EntityScore::load(Reader& reader) {
-    const std::vector<EntityGroup> mine = groups_;
-    reader.array(std::span<EntityGroup>(groups_));
-    for (std::size_t n = 0; n < mine.size(); ++n) {
+    if (reader.pod<std::uint32_t>() != slots_) throw CodecError("entity: saved with another number of slots");
+    for (std::size_t n = 0; n < groups_.size(); ++n) {
         EntityGroup& g = groups_[n];
-        const bool sound = g.count == mine[n].count && g.width == mine[n].width && g.filled <= kBlock &&
-                           g.begin < kBlock && g.making < kModels && g.in_use < kModels;
-        if (!sound) throw CodecError("entity: saved with another number of slots");
+        const bool started = reader.pod<std::uint8_t>() != 0;
+        if (started) {
+            reader.array(std::span(&g, 1));
+        } else if (g.started != 0) {
+            std::memset(static_cast<void*>(&g), 0, sizeof(g));
+            begin_group(g, n, slots_);
+        }
+        const auto count = std::min(kGroup, slots_ - static_cast<std::uint32_t>(n) * kGroup);
+        const bool fits = g.count == count && g.width == whole_lanes(count) && g.begin <= g.filled &&
+                          g.filled <= kBlock && g.begin < kBlock && g.making < kModels && g.in_use < kModels;
+        if (!fits) throw CodecError("entity: the state of a group does not hold together");
     }
     recent_ = reader.pod<decltype(recent_)>();
     expected_ = reader.pod<decltype(expected_)>();

@@ -20,7 +20,8 @@
 // the groups; up to kGroup slots nothing is lost. Groups learn on different rows, so that no row pays for all.
 // A missing value holds the last one. A series takes part once the model in use has seen a block of it.
 //
-// Cost: bench_entity; about 2.7 KiB a slot in full groups, 170 KiB for a machine of up to 64 series.
+// Cost: bench_entity; about 2.7 KiB a slot in full groups, 260 KB for a machine of up to 64 series;
+// groups without a series are not looked at, saved or touched.
 // Does not promise: a rate of false alarms; a view of what two groups do jointly; recovery of a series from one
 // value that dwarfs all others (its scale remembers it).
 #pragma once
@@ -30,7 +31,6 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <vector>
 
 #include "base/clock.hpp"
 #include "base/codec.hpp"
@@ -86,9 +86,13 @@ public:
 
 private:
     static constexpr std::size_t kRates = 3;
+    struct Free {
+        void operator()(void* memory) const noexcept;
+    };
 
     std::uint32_t slots_;
-    std::vector<EntityGroup> groups_;
+    std::unique_ptr<void, Free> memory_;
+    std::span<EntityGroup> groups_;
     std::unique_ptr<EntityScratch> scratch_;
     std::array<std::array<double, kRates>, kChannels> recent_{};
     std::array<double, kChannels> expected_{};  // of the last row

@@ -362,6 +362,32 @@ TEST_CASE("entity: nothing is allocated after construction") {
     CHECK(named);
 }
 
+TEST_CASE("entity: a group without a series sleeps, and wakes with its first") {
+    Table table = machine(1500, 140, 15);
+    for (std::size_t r = 0; r < 1500; ++r) {
+        for (std::size_t i = 64; i < 140; ++i) {
+            if (i >= 128 || r < 700) table.at(r, i) = kNan;
+            else table.at(r, i) -= r == 700 ? table.at(r, i) : 0.0F;
+        }
+    }
+    Table first{64, std::vector<float>(700 * 64)};
+    for (std::size_t r = 0; r < 700; ++r) {
+        for (std::size_t i = 0; i < 64; ++i) first.at(r, i) = table.at(r, i);
+    }
+    EntityScore all(140);
+    EntityScore alone(64);
+    const auto bits = run(all, table);
+    CHECK(sound(bits));
+    CHECK(same({bits.begin(), bits.begin() + 700}, run(alone, first)));
+    CHECK(loudest(bits, 700, 1500) < 2.0F);
+    argus::Writer awake(9, 1);
+    argus::Writer asleep(9, 1);
+    all.save(awake);
+    EntityScore(140).save(asleep);
+    CHECK(asleep.finish().size() < 400);
+    CHECK(awake.finish().size() < all.bytes());
+}
+
 TEST_CASE("entity: the state is bounded by the slots") {
     CHECK(EntityScore(10'000).bytes() < 10'000 * 2800);
     CHECK(EntityScore(38).bytes() < 300'000);
