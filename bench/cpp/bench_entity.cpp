@@ -103,7 +103,7 @@ int main() {
         return 1;
     }
     bool pass = cost(38, 10'000, 1.0);
-    pass &= cost(1000, 2'000, 4.0);
-    pass &= cost(2000, 2'000, 8.0);
+    pass &= cost(1000, 2'000, 2.0);
+    pass &= cost(2000, 2'000, 4.0);
     return pass ? 0 : 1;
 }

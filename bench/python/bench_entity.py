@@ -24,7 +24,7 @@ from argus.engine.detection import STRANGE_ENTITY_BITS
 
 _STEP_S = {"smd": 60, "asd": 300}
 _PRECISION_BARS = {"smd": 0.53, "asd": 0.36}
-_F1_BARS = {"smd": 0.40, "asd": 0.40}
+_F1_BARS = {"smd": 0.40, "asd": 0.36}
 _CHANNELS = ("level", "innovation", "jump")
 _RATES = (0.3, 0.1, 0.03)
 _QUIET = 0.01
