@@ -47,7 +47,7 @@ template <class T>
 py::list run(engine::Bank& bank, const Array<T>& values, const Array<std::int64_t>& times_ns,
              MaybeArray<float> bits, MaybeArray<float> alarm_bits, MaybeArray<double> expected,
              MaybeArray<double> lower, MaybeArray<double> upper, MaybeArray<float> entity_bits,
-             std::vector<Array<float>> parts) {
+             MaybeArray<float> entity_parts, std::vector<Array<float>> parts) {
     if (values.ndim() != 2 || values.shape(1) != static_cast<py::ssize_t>(bank.capacity())) {
         throw std::invalid_argument("Bank.run: values: expected shape (n, " +
                                     std::to_string(bank.capacity()) + "), found " + shape_text(values));
@@ -66,6 +66,8 @@ py::list run(engine::Bank& bank, const Array<T>& values, const Array<std::int64_
     out.lower = output(lower, "lower", matrix);
     out.upper = output(upper, "upper", matrix);
     out.entity_bits = output(entity_bits, "entity_bits", {rows});
+    out.entity_parts = output(entity_parts, "entity_parts",
+                              {rows, static_cast<py::ssize_t>(engine::EntityScore::kChannels)});
     out.spoken = &spoken;
     if (!parts.empty() && parts.size() != bank.channels().size()) {
         throw std::invalid_argument("Bank.run: parts: expected " + std::to_string(bank.channels().size()) +
@@ -94,12 +96,19 @@ std::unique_ptr<engine::Bank> make_bank(std::uint32_t series, double false_alarm
     return std::make_unique<engine::Bank>(series, std::move(options));
 }
 
+py::list drivers(engine::Bank& bank) {
+    py::list strongest;
+    for (const engine::Driver& driver : bank.drivers()) strongest.append(py::make_tuple(driver.slot, driver.share));
+    return strongest;
+}
+
 template <class T>
 void define_run(py::class_<engine::Bank>& bank) {
     bank.def("run", &run<T>, py::arg("values").noconvert(), py::arg("times_ns").noconvert(), py::kw_only(),
              py::arg("bits").noconvert() = py::none(), py::arg("alarm_bits").noconvert() = py::none(),
              py::arg("expected").noconvert() = py::none(), py::arg("lower").noconvert() = py::none(),
              py::arg("upper").noconvert() = py::none(), py::arg("entity_bits").noconvert() = py::none(),
+             py::arg("entity_parts").noconvert() = py::none(),
              py::arg("parts").noconvert() = std::vector<Array<float>>{});
 }
 
@@ -112,6 +121,7 @@ void register_detect(pybind11::module_& m) {
     define_run<float>(bank);
     define_run<double>(bank);
     bank.def_property_readonly("channels", &engine::Bank::channels);
+    bank.def_property_readonly("drivers", &drivers);
     bank.def_property_readonly("infinities", &engine::Bank::infinities);
     bank.def_property_readonly("threshold_bits", &engine::Bank::threshold_bits);
 }

@@ -7,7 +7,6 @@
 
 #include "base/assert.hpp"
 #include "base/dispatch.hpp"
-#include "base/log2.hpp"
 
 namespace argus::engine {
 namespace {
@@ -16,9 +15,6 @@ using detectors::kTileSlots;
 
 constexpr std::uint32_t kUsedSlots = 128;  // a tile with all detectors then keeps to the second-level cache
 constexpr float kFarthest = 1.0e30F;  // values are kept this close to their origin, so that sums stay finite
-constexpr float kLargestRatio = 1024.0F;
-constexpr float kEntityRate = 0.1F;
-constexpr float kEntityLevelRate = 0.001F;
 constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 constexpr float kUnknownFloat = std::numeric_limits<float>::quiet_NaN();
 
@@ -53,21 +49,6 @@ ARGUS_INLINE void prepare_body(const T* row, std::size_t count, double* origin, 
     prepared->warmed = warmed;
 }
 
-// How strange each series is for the entity: log2(1 + residual in usual residuals), 0 and uncounted where
-// unknown.
-ARGUS_INLINE void strangeness_body(const float* residual, const float* scale, std::size_t count,
-                                   float* strange, float* counted) {
-    ARGUS_IVDEP
-    for (std::size_t i = 0; i < count; ++i) {
-        const float y = residual[i];
-        const float ratio = scale[i] > 0.0F ? y / scale[i] : (y > 0.0F ? kLargestRatio : 0.0F);
-        const float bounded = ratio < kLargestRatio ? ratio : kLargestRatio;
-        const bool known = (y == y) & (scale[i] == scale[i]);
-        strange[i] = known ? fast_log2(1.0F + bounded) : 0.0F;
-        counted[i] = known ? 1.0F : 0.0F;
-    }
-}
-
 ARGUS_KERNEL(prepare_f64, prepare_body,
              (const double* row, std::size_t count, double* origin, std::int32_t* seen, float* values,
               Prepared* prepared),
@@ -78,10 +59,6 @@ ARGUS_KERNEL(prepare_f32, prepare_body,
               Prepared* prepared),
              (row, count, origin, seen, values, prepared))
 
-ARGUS_KERNEL(strangeness_kernel, strangeness_body,
-             (const float* residual, const float* scale, std::size_t count, float* strange, float* counted),
-             (residual, scale, count, strange, counted))
-
 void prepare(const double* row, std::size_t count, double* origin, std::int32_t* seen, float* values,
              Prepared* out) {
     prepare_f64(row, count, origin, seen, values, out);
@@ -90,20 +67,6 @@ void prepare(const double* row, std::size_t count, double* origin, std::int32_t*
 void prepare(const float* row, std::size_t count, double* origin, std::int32_t* seen, float* values,
              Prepared* out) {
     prepare_f32(row, count, origin, seen, values, out);
-}
-
-// A sum in one fixed order.
-double sum(std::span<const float> values) noexcept {
-    constexpr std::size_t kLanes = 8;
-    std::array<double, kLanes> lane{};
-    std::size_t i = 0;
-    for (; i + kLanes <= values.size(); i += kLanes) {
-        for (std::size_t l = 0; l < kLanes; ++l) lane[l] += static_cast<double>(values[i + l]);
-    }
-    for (std::size_t l = 0; i < values.size(); ++i, ++l) lane[l] += static_cast<double>(values[i]);
-    double total = 0.0;
-    for (const double part : lane) total += part;
-    return total;
 }
 
 void check(const DetectorChoice& choice) {
@@ -193,8 +156,6 @@ struct Bank::Scratch {
     std::array<float, kTileSlots> alarm{};
     std::array<float, kTileSlots> expected{};
     std::array<float, kTileSlots> scale{};
-    std::array<float, kTileSlots> strange{};
-    std::array<float, kTileSlots> counted{};
     std::array<std::uint8_t, kTileSlots> learn_model{};
     std::array<std::uint8_t, kTileSlots> learn_rank{};
     std::vector<float> statistic;     // channel after channel, tile.count each
@@ -203,41 +164,15 @@ struct Bank::Scratch {
     bool has_forecast = false;
 };
 
-// Mean strangeness of the observed series, in this row and over the last ten, each above its slow level and
-// ranked among its own past.
-struct Bank::EntityScore {
-    Calibration ranks{2, {}};
-    float recent = 0.0F;
-    float level = 0.0F;
-    float age = 0.0F;
-    std::int64_t rows = 0;
-
-    float step(double total, double counted) noexcept {
-        if (!(counted > 0.0)) return 0.0F;
-        const float now = static_cast<float>(total / counted);
-        recent += kEntityRate * (now - recent);
-        const std::array<float, 2> statistic{std::max(0.0F, now - level), std::max(0.0F, recent - level)};
-        age = std::min(age + 1.0F, 1.0F / kEntityLevelRate);
-        level += (now - level) / age;
-        const std::array<std::uint8_t, 1> learn{1};
-        std::array<float, 2> bits{};
-        ranks.score(statistic, bits);
-        ranks.learn(rows++, statistic, learn);
-        return std::max(0.0F, std::max(bits[0], bits[1]) - 1.0F);
-    }
-};
-
 // What the tiles leave behind for each row of the block in hand.
 struct Bank::Block {
-    std::vector<double> strange;
-    std::vector<double> counted;
+    std::vector<EntityScore::Deviance> deviance;
     std::vector<std::uint32_t> warmed;
     std::vector<double> interval_s;
     std::vector<Alarm> alarms;
 
     void start(std::size_t rows) {
-        strange.assign(rows, 0.0);
-        counted.assign(rows, 0.0);
+        deviance.assign(rows, {});
         warmed.assign(rows, 0);
         interval_s.assign(rows, 0.0);
         alarms.clear();
@@ -247,7 +182,7 @@ struct Bank::Block {
 Bank::Bank(std::uint32_t capacity, BankOptions options)
     : capacity_(capacity),
       options_(completed(std::move(options))),
-      entity_(std::make_unique<EntityScore>()),
+      entity_(options_.entity ? std::make_unique<EntityScore>(capacity) : nullptr),
       block_(std::make_unique<Block>()),
       speaker_(capacity, options_.policy, options_.false_alarms_per_day),
       bits_(capacity, 0.0F),
@@ -311,12 +246,7 @@ void Bank::run_rows(const Rows<T>& rows, const Outputs& out) {
     std::size_t next = 0;
     for (std::size_t row = 0; row < rows.mono.size(); ++row) {
         live_ += block_->warmed[row];
-        if (options_.entity) {
-            const float bits = entity_->step(block_->strange[row], block_->counted[row]);
-            if (out.entity_bits != nullptr) out.entity_bits[row] = bits;
-        } else if (out.entity_bits != nullptr) {
-            out.entity_bits[row] = 0.0F;
-        }
+        judge_entity(row, out);
         const double interval_s = block_->interval_s[row];
         for (; next < block_->alarms.size() && block_->alarms[next].row == row; ++next) {
             Alarm& alarm = block_->alarms[next];
@@ -325,6 +255,16 @@ void Bank::run_rows(const Rows<T>& rows, const Outputs& out) {
                 out.spoken->push_back({static_cast<std::uint32_t>(row), alarm.said});
         }
         ++rows_;
+    }
+}
+
+void Bank::judge_entity(std::size_t row, const Outputs& out) {
+    const EntityScore::Deviance& found = block_->deviance[row];
+    const float bits = options_.entity ? entity_->finish(found) : 0.0F;
+    if (out.entity_bits != nullptr) out.entity_bits[row] = bits;
+    if (out.entity_parts == nullptr) return;
+    for (std::size_t c = 0; c < EntityScore::kChannels; ++c) {
+        out.entity_parts[row * EntityScore::kChannels + c] = options_.entity ? found.ratio(c) : 0.0F;
     }
 }
 
@@ -345,12 +285,9 @@ void Bank::run_tile(Tile& tile, const Rows<T>& rows, const Outputs& out) {
                            {std::span(s.values).first(tile.count), std::span(s.evidence).first(tile.count),
                             std::span(s.alarm).first(tile.count), std::span(s.learn_model).first(tile.count),
                             std::span(s.learn_rank).first(tile.count)});
-        if (banded || options_.entity || !events.empty()) forecast_tile(tile);
+        if (banded || !events.empty()) forecast_tile(tile);
         if (options_.entity) {
-            strangeness_kernel(s.statistic.data() + s.forecast_channel * tile.count, s.scale.data(),
-                               tile.count, s.strange.data(), s.counted.data());
-            block_->strange[row] += sum(std::span(s.strange).first(tile.count));
-            block_->counted[row] += sum(std::span(s.counted).first(tile.count));
+            entity_->add(rows.mono[row], tile.first, std::span(s.values).first(tile.count), block_->deviance[row]);
         }
         write_row(tile, row, out);
         if (!events.empty()) collect(tile, static_cast<std::uint32_t>(row), events);
@@ -444,6 +381,10 @@ void Bank::collect(const Tile& tile, std::uint32_t row, std::span<const GateEven
     }
 }
 
+std::span<const Driver> Bank::drivers() noexcept {
+    return options_.entity ? entity_->drivers() : std::span<const Driver>{};
+}
+
 double Bank::threshold_bits() const noexcept { return speaker_.threshold(live_, cadence_.median_s()); }
 
 std::vector<std::string> Bank::channels() const {
@@ -475,6 +416,7 @@ void Bank::reset(std::span<const std::uint32_t> slots) {
             tile.ranks.reset({&of_channel, 1});
         }
     }
+    if (options_.entity) entity_->reset(slots);
     speaker_.reset(slots);
 }
 
@@ -487,8 +429,8 @@ void Bank::save(Writer& writer) const {
     writer.pod(infinities_);
     cadence_.save(writer);
     speaker_.save(writer);
-    for (const float state : {entity_->recent, entity_->level, entity_->age}) writer.pod(state);
-    entity_->ranks.save(writer);
+    writer.pod(std::uint8_t{options_.entity});
+    if (options_.entity) entity_->save(writer);
     for (const Tile& tile : tiles_) {
         writer.array(std::span<const double>(tile.origin));
         writer.array(std::span<const std::int32_t>(tile.seen));
@@ -511,8 +453,9 @@ void Bank::load(Reader& reader) {
     infinities_ = reader.pod<std::uint64_t>();
     cadence_.load(reader);
     speaker_.load(reader);
-    for (float* state : {&entity_->recent, &entity_->level, &entity_->age}) *state = reader.pod<float>();
-    entity_->ranks.load(reader);
+    if ((reader.pod<std::uint8_t>() != 0) != options_.entity)
+        throw CodecError("bank: saved with another choice of entity");
+    if (options_.entity) entity_->load(reader);
     for (Tile& tile : tiles_) {
         reader.array(std::span<double>(tile.origin));
         reader.array(std::span<std::int32_t>(tile.seen));

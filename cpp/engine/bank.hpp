@@ -19,6 +19,7 @@
 #include "base/codec.hpp"
 #include "detectors/detector.hpp"
 #include "engine/calibration.hpp"
+#include "engine/entity.hpp"
 #include "engine/fusion.hpp"
 #include "engine/speaking.hpp"
 
@@ -60,6 +61,7 @@ struct Outputs {
     double* lower = nullptr;
     double* upper = nullptr;
     float* entity_bits = nullptr;           // one per row; 0 without BankOptions::entity
+    float* entity_parts = nullptr;          // three per row: found / expected deviance of each channel; likewise
     std::vector<float*> parts;              // one per channel: its statistic; empty = not wanted
     std::vector<Spoken>* spoken = nullptr;  // appended
 };
@@ -90,6 +92,8 @@ public:
     [[nodiscard]] std::span<const double> upper() const noexcept { return upper_; }
     [[nodiscard]] std::span<const Utterance> spoken() const noexcept { return utterances_; }
     [[nodiscard]] float entity_bits() const noexcept { return entity_bits_; }
+    // The series that moved the entity in the last row, strongest first; empty without BankOptions::entity.
+    [[nodiscard]] std::span<const Driver> drivers() noexcept;
 
     [[nodiscard]] std::uint32_t capacity() const noexcept { return capacity_; }
     [[nodiscard]] std::uint64_t live_series() const noexcept { return live_; }   // warmed up
@@ -106,13 +110,13 @@ public:
 private:
     struct Tile;
     struct Scratch;
-    struct EntityScore;
     struct Block;
 
     template <class T>
     void run_rows(const Rows<T>& rows, const Outputs& out);
     template <class T>
     void run_tile(Tile& tile, const Rows<T>& rows, const Outputs& out);
+    void judge_entity(std::size_t row, const Outputs& out);
     [[nodiscard]] detectors::View view_of(const Tile& tile, Nanos mono, Nanos wall, double interval_s) const;
     void score_tile(Tile& tile, const detectors::View& view);
     void learn_tile(Tile& tile, const detectors::View& view, std::int64_t row);
@@ -127,7 +131,7 @@ private:
     std::vector<const char*> channel_detector_;
     std::vector<Tile> tiles_;
     std::unique_ptr<Scratch> scratch_;
-    std::unique_ptr<EntityScore> entity_;
+    std::unique_ptr<EntityScore> entity_;  // null without BankOptions::entity
     std::unique_ptr<Block> block_;
     Speaker speaker_;
     Cadence cadence_;

@@ -37,7 +37,7 @@ constexpr int kMantissaBits = 23;
 constexpr std::int32_t kMantissa = (1 << kMantissaBits) - 1;
 constexpr std::int32_t kThird = 0x3FA14518 & kMantissa;      // 2^(1/3)
 constexpr std::int32_t kTwoThirds = 0x3FCB2FF5 & kMantissa;  // 2^(2/3)
-constexpr float kNothingYet = -1.0F;
+constexpr float kNeverAbove = std::numeric_limits<float>::infinity();
 constexpr float kLargestMean = 1e30F;
 constexpr float kLargestRatio = 1e37F;
 constexpr float kHalfBucket = 1.12246205F;  // 2^(1/6)
@@ -168,7 +168,7 @@ void each_set(const std::uint8_t* flags, std::size_t count, const Visit& visit) 
 
 Calibration::Calibration(std::uint32_t slots, Reach reach)
     : pasts_(slots),
-      mark_(slots, kNothingYet),
+      mark_(slots, kNeverAbove),
       reach_slots_(reach),
       reach_(reach.count, kNone),
       above_(slots, 0),
@@ -177,7 +177,8 @@ Calibration::Calibration(std::uint32_t slots, Reach reach)
       warming_(slots) {}
 
 std::uint32_t Calibration::past(std::uint32_t slot) const noexcept {
-    return pasts_[slot].at_least[0] / std::uint32_t{kUnit};
+    const Past& past = pasts_[slot];
+    return past.warm < kWarmValues ? past.warm : past.at_least[0] / std::uint32_t{kUnit};
 }
 
 void Calibration::score(std::span<const float> statistic, std::span<float> bits) noexcept {
@@ -200,7 +201,7 @@ void Calibration::score(std::span<const float> statistic, std::span<float> bits)
     bits_kernel(hits.twice_share.data(), hits.past_bits.data(), hits.lift.data(), count, hits.found.data());
     for (std::size_t i = 0; i < count; ++i) {
         const std::uint32_t slot = hits.slot[i];
-        if (!(statistic[slot] >= 0.0F) || pasts_[slot].warm < kWarmValues) continue;
+        if (!(statistic[slot] >= 0.0F)) continue;
         bits[slot] = hits.found[i];
         if (hits.twice_share[i] == 0) bits[slot] += hits.lift[i] * beyond(pasts_[slot], statistic[slot]);
     }
@@ -218,17 +219,14 @@ void Calibration::learn(std::int64_t row, std::span<const float> statistic,
         hits_.bucket[kept] = hits_.bucket[i];
         kept += learn[slot - channel] != 0 ? 1 : 0;
     }
-    hits_.count = kept;
-    if (warming_ > 0) warm_up(statistic);
     insert_kernel(hits_.slot.data(), hits_.bucket.data(), kUnit, kept, pasts_.data());
-    if (warming_ > 0) settle();
     const auto turn = static_cast<std::size_t>(static_cast<std::uint64_t>(row) % kSampled);
     sampled_.count = 0;
     for (std::size_t first = 0; first < statistic.size(); first += series) {
         for (std::size_t i = turn; i < series; i += kSampled) {
             const std::size_t slot = first + i;
             const float y = magnitude(statistic[slot]);
-            if (learn[i] == 0 || !(y < mark_[slot])) continue;
+            if (learn[i] == 0 || !(y < mark_[slot]) || mark_[slot] == kNeverAbove) continue;
             sampled_.slot[sampled_.count] = static_cast<std::uint32_t>(slot);
             sampled_.bucket[sampled_.count++] = static_cast<std::uint8_t>(bucket_of(pasts_[slot], y));
         }
@@ -241,47 +239,42 @@ void Calibration::learn(std::int64_t row, std::span<const float> statistic,
         forget(pasts_[slot], row);
         sampled_.slot[sampled_.count++] = static_cast<std::uint32_t>(slot);
     }
+    if (warming_ > 0) warm_up(statistic, learn);
     maintain(sampled_);
 }
 
-// While warming up the floor is provisional and the mark is minus the mean so far.
-void Calibration::warm_up(std::span<const float> statistic) noexcept {
-    for (std::size_t i = 0; i < hits_.count; ++i) {
-        const std::uint32_t slot = hits_.slot[i];
+// While warming up the floor is provisional, counts are not yet cumulative and past_bits holds the mean.
+void Calibration::warm_up(std::span<const float> statistic, std::span<const std::uint8_t> learn) noexcept {
+    std::size_t series = 0;
+    for (std::size_t slot = 0; slot < statistic.size(); ++slot, ++series) {
+        if (series == learn.size()) series = 0;
         Past& past = pasts_[slot];
-        if (past.warm >= kWarmValues) continue;
         const float y = magnitude(statistic[slot]);
-        if (past.warm == 0) mark_[slot] = 0.0F;
-        if (past.per_floor == 0.0F && y > 0.0F) {
-            past.per_floor = 1.0F / std::max(y * kFirstBelow, kLeastFloor);
-            hits_.bucket[i] = static_cast<std::uint8_t>(bucket_of(past, y));
+        if (past.warm >= kWarmValues || learn[series] == 0 || !(y == y)) continue;
+        if (past.per_floor == 0.0F && y > 0.0F) past.per_floor = 1.0F / std::max(y * kFirstBelow, kLeastFloor);
+        std::uint16_t& counts = past.at_least[static_cast<std::size_t>(bucket_of(past, y))];
+        counts = static_cast<std::uint16_t>(counts + kUnit);
+        past.past_bits += (std::min(y, kLargestMean) - past.past_bits) * kPerAge[past.warm];
+        if (++past.warm == kWarmValues) {
+            settle(past);
+            sampled_.slot[sampled_.count++] = static_cast<std::uint32_t>(slot);
         }
-        mark_[slot] -= (std::min(y, kLargestMean) + mark_[slot]) * kPerAge[past.warm];
-        ++past.warm;
     }
 }
 
 // The end of warming up: the floor becomes a share of the mean, and the counts move to where they belong.
-void Calibration::settle() noexcept {
-    sampled_.count = 0;
-    for (std::size_t i = 0; i < hits_.count; ++i) {
-        const std::uint32_t slot = hits_.slot[i];
-        Past& past = pasts_[slot];
-        if (past.warm < kWarmValues || mark_[slot] > 0.0F) continue;
-        const auto before = past.at_least;
-        const float provisional = past.per_floor > 0.0F ? 1.0F / past.per_floor : 0.0F;
-        past.per_floor = 1.0F / std::max(-mark_[slot] * kFloorShare, kLeastFloor);
-        std::array<int, kBuckets> own{};
-        for (std::size_t k = 0; k < kBuckets; ++k) {
-            const float centre = k == 0 ? 0.0F : provisional * third_octaves(static_cast<int>(k)) * kHalfBucket;
-            own[static_cast<std::size_t>(bucket_of(past, centre))] += before[k] - before[k + 1];
-        }
-        int above = 0;
-        for (std::size_t k = kBuckets; k-- > 0;) past.at_least[k] = static_cast<std::uint16_t>(above += own[k]);
-        --warming_;
-        sampled_.slot[sampled_.count++] = slot;
+void Calibration::settle(Past& past) noexcept {
+    const auto before = past.at_least;
+    const float provisional = past.per_floor > 0.0F ? 1.0F / past.per_floor : 0.0F;
+    past.per_floor = 1.0F / std::max(past.past_bits * kFloorShare, kLeastFloor);
+    std::array<int, kBuckets> own{};
+    for (std::size_t k = 0; k < kBuckets; ++k) {
+        const float centre = k == 0 ? 0.0F : provisional * third_octaves(static_cast<int>(k)) * kHalfBucket;
+        own[static_cast<std::size_t>(bucket_of(past, centre))] += before[k];
     }
-    maintain(sampled_);
+    int above = 0;
+    for (std::size_t k = kBuckets; k-- > 0;) past.at_least[k] = static_cast<std::uint16_t>(above += own[k]);
+    --warming_;
 }
 
 // Takes kForgotten of 65,536 from every count, on average exactly: the remainders are dithered by the row, alike
@@ -381,9 +374,9 @@ float Calibration::reach_of(const Past& past) noexcept {
 
 void Calibration::reset(std::span<const std::uint32_t> slots) noexcept {
     for (const std::uint32_t slot : slots) {
-        if (mark_[slot] > 0.0F) ++warming_;
+        if (pasts_[slot].warm >= kWarmValues) ++warming_;
         pasts_[slot] = {};
-        mark_[slot] = kNothingYet;
+        mark_[slot] = kNeverAbove;
         if (slot - reach_slots_.first < reach_slots_.count) reach_[slot - reach_slots_.first] = kNone;
     }
 }

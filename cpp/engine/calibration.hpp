@@ -103,12 +103,12 @@ private:
     [[nodiscard]] static float reach_of(const Past& past) noexcept;
     static void forget(Past& past, std::int64_t row) noexcept;
     static void move_base(Past& past, int by) noexcept;
-    void warm_up(std::span<const float> statistic) noexcept;
-    void settle() noexcept;
+    void warm_up(std::span<const float> statistic, std::span<const std::uint8_t> learn) noexcept;
+    void settle(Past& past) noexcept;
     void maintain(Values& due) noexcept;
 
     std::vector<Past> pasts_;
-    std::vector<float> mark_;  // statistics at or above it are ranked; while warming up minus their mean
+    std::vector<float> mark_;  // statistics at or above it are ranked; infinite while warming up
     Reach reach_slots_;
     std::vector<float> reach_;
     std::vector<std::uint8_t> above_;  // scratch of one row, here and below

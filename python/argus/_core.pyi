@@ -67,6 +67,7 @@ class Bank:
         lower: numpy.typing.NDArray[numpy.float64] | None = None,
         upper: numpy.typing.NDArray[numpy.float64] | None = None,
         entity_bits: numpy.typing.NDArray[numpy.float32] | None = None,
+        entity_parts: numpy.typing.NDArray[numpy.float32] | None = None,
         parts: list[numpy.typing.NDArray[numpy.float32]] = [],
     ) -> list[typing.Any]: ...
     @typing.overload
@@ -81,10 +82,13 @@ class Bank:
         lower: numpy.typing.NDArray[numpy.float64] | None = None,
         upper: numpy.typing.NDArray[numpy.float64] | None = None,
         entity_bits: numpy.typing.NDArray[numpy.float32] | None = None,
+        entity_parts: numpy.typing.NDArray[numpy.float32] | None = None,
         parts: list[numpy.typing.NDArray[numpy.float32]] = [],
     ) -> list[typing.Any]: ...
     @property
     def channels(self) -> list[str]: ...
+    @property
+    def drivers(self) -> list[typing.Any]: ...
     @property
     def infinities(self) -> int: ...
     @property

@@ -19,6 +19,7 @@ from argus.schema import Anomaly, Direction, Family, Scope, ScopeKind, Severity
 _core: Any = import_module("argus._core")
 
 DEFAULT_FALSE_ALARMS_PER_DAY = 1.0
+STRANGE_ENTITY_BITS = 2.0  # three times the expected deviance: a threshold that needs no labels
 _VALUES_PER_CALL = 1 << 21
 _LARGEST_TIME_S = 9.2e9  # int64 nanoseconds end a little later
 _DIRECTIONS = {-1: Direction.DOWN, 0: Direction.NONE, 1: Direction.UP}
@@ -62,7 +63,11 @@ class Scores:
 
     @cached_property
     def entity_bits(self) -> NDArray[np.float32]:
-        """float32, shape (n_time,): surprise of all series together, as one entity."""
+        """float32, shape (n_time,): how strange all series are together, as one machine.
+
+        log2(1 + deviance / expected deviance): 1 = as expected, one more for each doubling from there on; 2 and above
+        is strange. 0 for the first 150 rows. Not a tail probability, unlike `bits`.
+        """
         entity_bits = np.zeros(self.bits.shape[0], np.float32)
         self._run({"entity_bits": entity_bits}, entity=True)
         return entity_bits

