@@ -148,7 +148,9 @@ struct Bank::Tile {
 // One row of one tile at a time.
 struct Bank::Scratch {
     explicit Scratch(std::size_t channels)
-        : statistic(channels * kTileSlots), channel_bits(channels * kTileSlots) {}
+        : statistic(channels * kTileSlots), channel_bits(channels * kTileSlots) {
+        learn.fill(detectors::kLearn);
+    }
 
     std::array<float, kTileSlots> values{};
     std::array<float, kTileSlots> bits{};
@@ -156,8 +158,7 @@ struct Bank::Scratch {
     std::array<float, kTileSlots> alarm{};
     std::array<float, kTileSlots> expected{};
     std::array<float, kTileSlots> scale{};
-    std::array<std::uint8_t, kTileSlots> learn_model{};
-    std::array<std::uint8_t, kTileSlots> learn_rank{};
+    std::array<std::uint8_t, kTileSlots> learn{};  // kLearn: every value, bounded by each detector
     std::vector<float> statistic;     // channel after channel, tile.count each
     std::vector<float> channel_bits;  // likewise
     std::size_t forecast_channel = 0;  // the |value - expected| of the forecasting detector
@@ -283,8 +284,7 @@ void Bank::run_tile(Tile& tile, const Rows<T>& rows, const Outputs& out) {
         const auto events =
             tile.gate.pass(rows_ + static_cast<std::int64_t>(row),
                            {std::span(s.values).first(tile.count), std::span(s.evidence).first(tile.count),
-                            std::span(s.alarm).first(tile.count), std::span(s.learn_model).first(tile.count),
-                            std::span(s.learn_rank).first(tile.count)});
+                            std::span(s.alarm).first(tile.count)});
         if (banded || !events.empty()) forecast_tile(tile);
         if (options_.entity) {
             entity_->add(rows.mono[row], tile.first, std::span(s.values).first(tile.count), block_->deviance[row]);
@@ -317,9 +317,9 @@ void Bank::score_tile(Tile& tile, const detectors::View& view) {
 void Bank::learn_tile(Tile& tile, const detectors::View& view, std::int64_t row) {
     Scratch& s = *scratch_;
     const std::size_t count = tile.count;
-    tile.ranks.learn(row, std::span(s.statistic).first(channel_count_ * count), std::span(s.learn_rank).first(count));
+    tile.ranks.learn(row, std::span(s.statistic).first(channel_count_ * count), std::span(s.learn).first(count));
     tile.fusion.learn(std::span(s.values).first(count));
-    for (auto& detector : tile.detectors) detector->learn(view, std::span(s.learn_model).first(count));
+    for (auto& detector : tile.detectors) detector->learn(view, std::span(s.learn).first(count));
 }
 
 // Expected value and usual residual of the first detector that forecasts; unknown when none does.

@@ -6,7 +6,6 @@
 #include <limits>
 
 #include "base/dispatch.hpp"
-#include "detectors/detector.hpp"
 
 namespace argus::engine {
 namespace {
@@ -18,26 +17,23 @@ constexpr std::int64_t kLongAgo = -1'000'000'000'000;
 
 ARGUS_INLINE void strength_body(const float* values, const float* evidence, const std::uint8_t* open, float loud,
                                 std::size_t count, float* recent, float* strength, std::uint8_t* active,
-                                float* alarm, std::uint8_t* learn_model, std::uint8_t* learn_rank) {
+                                float* alarm) {
     ARGUS_IVDEP
     for (std::size_t i = 0; i < count; ++i) {
-        const float b = evidence[i];
+        const float now = evidence[i];
         const float before = recent[i];
-        const float total = b + kPersistence * before;
+        const float total = now + kPersistence * before;
         strength[i] = total;
-        recent[i] = values[i] == values[i] ? before + kRecentRate * (b - before) : before;
+        recent[i] = values[i] == values[i] ? before + kRecentRate * (now - before) : before;
         active[i] = static_cast<std::uint8_t>((total >= loud ? 1 : 0) | open[i]);
         alarm[i] = 0.0F;
-        learn_model[i] = detectors::kLearn;
-        learn_rank[i] = 1;
     }
 }
 
 ARGUS_KERNEL(strength_kernel, strength_body,
-             (const float* values, const float* evidence, const std::uint8_t* open, float loud, std::size_t count,
-              float* recent, float* strength, std::uint8_t* active, float* alarm, std::uint8_t* learn_model,
-              std::uint8_t* learn_rank),
-             (values, evidence, open, loud, count, recent, strength, active, alarm, learn_model, learn_rank))
+             (const float* values, const float* evidence, const std::uint8_t* open, float loud,
+              std::size_t count, float* recent, float* strength, std::uint8_t* active, float* alarm),
+             (values, evidence, open, loud, count, recent, strength, active, alarm))
 
 }  // namespace
 
@@ -50,8 +46,7 @@ Gate::Gate(std::uint32_t slots, PolicyOptions options)
 std::span<const GateEvent> Gate::pass(std::int64_t row, const Row& io) noexcept {
     const std::size_t count = open_.size();
     strength_kernel(io.values.data(), io.evidence.data(), open_.data(), options_.incident_bits, count,
-                    recent_.data(), strength_.data(), active_.data(), io.alarm.data(), io.learn_model.data(),
-                    io.learn_rank.data());
+                    recent_.data(), strength_.data(), active_.data(), io.alarm.data());
     events_.clear();
     constexpr std::size_t kWord = sizeof(std::uint64_t);
     for (std::size_t first = 0; first < count; first += kWord) {
@@ -76,28 +71,16 @@ void Gate::judge(std::uint32_t slot, std::int64_t row, const Row& io) noexcept {
         }
         return;
     }
-    const bool opens = row - incident.opened > options_.hold_off_rows;
-    if (opens) {
-        incident = {.opened = row, .last_loud = row, .loudest = strength, .accepted = 0};
+    if (row - incident.opened > options_.hold_off_rows) {
+        const bool lasts = open_[slot] != 0;
+        incident = {.opened = row, .last_loud = row};
         io.alarm[slot] = strength;
-    } else if (strength >= incident.loudest + options_.escalation_bits) {
-        incident.loudest = strength;
-        io.alarm[slot] = strength;
+        events_.push_back({slot, lasts ? GateEvent::Kind::goes_on : GateEvent::Kind::opens, strength});
+    } else {
+        incident.last_loud = row;
+        events_.push_back({slot, open_[slot] != 0 ? GateEvent::Kind::goes_on : GateEvent::Kind::resumes, strength});
     }
-    const auto kind = opens              ? GateEvent::Kind::opens
-                      : open_[slot] == 0 ? GateEvent::Kind::resumes
-                                         : GateEvent::Kind::goes_on;
     open_[slot] = 1;
-    incident.last_loud = row;
-    events_.push_back({slot, kind, strength});
-    if (true) return;
-    if (row - incident.opened >= options_.accept_rows) {
-        incident.accepted = 1;
-        io.learn_model[slot] = detectors::kLearnAnew;
-        return;
-    }
-    io.learn_model[slot] = detectors::kLearnNothing;
-    io.learn_rank[slot] = opens ? 1 : 0;
 }
 
 void Gate::reset(std::span<const std::uint32_t> slots) noexcept {

@@ -3,11 +3,9 @@
 // Strength: the evidence of a row plus 0.4 times the running mean (about ten rows) of the evidence before it:
 //   persistence. In noise most rows have none; in a lasting anomaly it adds up.
 // Gate (one per tile): per series, an incident opens when strength reaches incident_bits, stays one while it
-//   is reached again within calm_rows, and no new one opens for hold_off_rows. alarm = the strength on the
-//   row that opens an incident and on rows that exceed its loudest alarm by escalation_bits, else 0:
-//   independent of the false-alarm budget.
-//   Learning: alarming rows teach the detectors nothing and the calibration only their first row, so that a
-//   record counts once; after accept_rows of an incident the new level is taken as normal, once per incident.
+//   is reached again within calm_rows, and raises its alarm once: alarm = the strength on the row that opens
+//   it, else 0, independent of the false-alarm budget. After an alarm there is no other for hold_off_rows; an
+//   incident that lasts longer raises it again.
 // Speaker (one per bank = scope): an incident is spoken once, at its first row whose strength reaches the
 //   threshold log2(live series * rows per day / false alarms per day), never below incident_bits; its end is
 //   spoken if its onset was.
@@ -26,10 +24,8 @@ namespace argus::engine {
 
 struct PolicyOptions {
     float incident_bits = 22.0F;
-    float escalation_bits = 1e9F;
     std::uint32_t calm_rows = 10;
     std::uint32_t hold_off_rows = 100;
-    std::uint32_t accept_rows = 200;
 };
 
 // What a gate says of one slot on one row.
@@ -48,8 +44,6 @@ public:
         std::span<const float> values;        // NaN = not observed
         std::span<const float> evidence;
         std::span<float> alarm;               // out: strength where the policy speaks, else 0
-        std::span<std::uint8_t> learn_model;  // out: detectors::kLearn...
-        std::span<std::uint8_t> learn_rank;   // out: 0 or 1
     };
     // Passes one row; rows are numbered without gaps. Returns the events in slot order, valid until the next
     // call.
@@ -63,8 +57,6 @@ private:
     struct Incident {
         std::int64_t opened = kNever;
         std::int64_t last_loud = kNever;
-        float loudest = 0.0F;
-        std::uint32_t accepted = 0;
     };
     static constexpr std::int64_t kNever = -1'000'000'000'000;
 
