@@ -104,8 +104,8 @@ ARGUS_INLINE void level_body(const float* values, const std::uint8_t* mask, std:
 }
 
 ARGUS_KERNEL(score_kernel, score_body,
-             (const float* values, const float* bucket, const std::uint16_t* visits, const State& state, std::size_t count,
-              float* out),
+             (const float* values, const float* bucket, const std::uint16_t* visits, const State& state,
+              std::size_t count, float* out),
              (values, bucket, visits, state, count, out))
 
 ARGUS_KERNEL(season_kernel, season_body,

@@ -291,7 +291,7 @@ void Bank::run_tile(Tile& tile, const Rows<T>& rows, const Outputs& out) {
         }
         write_row(tile, row, out);
         if (!events.empty()) collect(tile, static_cast<std::uint32_t>(row), events);
-        learn_tile(tile, view, rows_ + static_cast<std::int64_t>(row));
+        learn_tile(tile, view);
     }
 }
 
@@ -314,10 +314,11 @@ void Bank::score_tile(Tile& tile, const detectors::View& view) {
                      std::span(s.bits).first(count), std::span(s.evidence).first(count));
 }
 
-void Bank::learn_tile(Tile& tile, const detectors::View& view, std::int64_t row) {
+void Bank::learn_tile(Tile& tile, const detectors::View& view) {
     Scratch& s = *scratch_;
     const std::size_t count = tile.count;
-    tile.ranks.learn(row, std::span(s.statistic).first(channel_count_ * count), std::span(s.learn).first(count));
+    tile.ranks.learn(tile.seen, std::span(s.statistic).first(channel_count_ * count),
+                     std::span(s.learn).first(count));
     tile.fusion.learn(std::span(s.values).first(count));
     for (auto& detector : tile.detectors) detector->learn(view, std::span(s.learn).first(count));
 }

@@ -2,8 +2,8 @@
 //
 // Per tile of at most 1,024 series, so that state stays in the second-level cache, and per row:
 //   value - origin (first finite value of the slot, in double, so that large levels keep their precision in
-//   float32) -> each detector's statistics -> bits per channel (Calibration) -> one figure (combine) -> Gate
-//   -> learning under its mask.
+//   float32) -> each detector's statistics -> bits per channel (Calibration) -> bits of the row and evidence
+//   (Fusion) -> Gate -> learning.
 // Then, row by row over the whole scope: entity score and Speaker. All state is per slot, per tile or per row
 // in order, so any split of the same rows into calls gives the same bits. Infinite values count as missing.
 // step() does not allocate.
@@ -119,7 +119,7 @@ private:
     void judge_entity(std::size_t row, const Outputs& out);
     [[nodiscard]] detectors::View view_of(const Tile& tile, Nanos mono, Nanos wall, double interval_s) const;
     void score_tile(Tile& tile, const detectors::View& view);
-    void learn_tile(Tile& tile, const detectors::View& view, std::int64_t row);
+    void learn_tile(Tile& tile, const detectors::View& view);
     void write_row(const Tile& tile, std::size_t row, const Outputs& out);
     void forecast_tile(Tile& tile);
     void collect(const Tile& tile, std::uint32_t row, std::span<const GateEvent> events);

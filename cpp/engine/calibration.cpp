@@ -20,12 +20,13 @@ constexpr std::array<float, 3> kThirds{1.0F, 1.25992105F, 1.58740105F};  // 2^(0
 constexpr float kFloorShare = 0.02F;     // floor: this share of the mean of the first values
 constexpr float kLeastFloor = 1e-12F;
 constexpr float kFirstBelow = 1.0F / 256.0F;  // provisional floor, of the first positive value
-constexpr int kHome = 13;  // where the mark is put when it leaves [kLowest, kHighest]
-constexpr int kLowest = 5;
+constexpr int kHome = 13;  // where the mark is put when it rises above kHighest
 constexpr int kHighest = 20;
 constexpr int kLargestBase = 3 * 180;
-constexpr std::size_t kMaintainEvery = 64;  // rows
-constexpr std::uint32_t kForgotten = 839;  // of 65,536 counts, every kMaintainEvery rows: 1/5,000 a row
+constexpr int kLeastBase = -3 * 20;
+constexpr int kSink = 12;  // buckets by which the lowest one falls when nothing reaches beyond it
+constexpr std::int32_t kMaintainEvery = 64;  // values of a series
+constexpr std::uint32_t kForgotten = 839;  // of 65,536 counts, every kMaintainEvery values: 1/5,000 a value
 constexpr float kBeyondPerOctave = 6.64F;
 constexpr float kSteepest = 8.0F;
 constexpr float kFlattest = 1.0F;
@@ -79,7 +80,7 @@ ARGUS_INLINE int thirds_above(float statistic, float per_floor) noexcept {
     const std::int32_t mantissa = raw & kMantissa;
     const int thirds = (mantissa >= kThird ? 1 : 0) + (mantissa >= kTwoThirds ? 1 : 0);
     const int above = 3 * ((raw >> kMantissaBits) - 127) + thirds;
-    return ratio > 1.0F ? above : 0;
+    return above;
 }
 
 // Half of its own bucket counts as above a value.
@@ -147,6 +148,10 @@ ARGUS_INLINE int bucket_of(const Calibration::Past& past, float statistic) noexc
     return std::min(third_octaves(bucket + past.base) / past.per_floor, kLargest);
 }
 
+[[nodiscard]] bool only_zeros(const Calibration::Past& past) noexcept {
+    return past.at_least[1] == 0 && past.per_floor * kLeastFloor > 0.5F;
+}
+
 // Calls visit(index) for every byte that is 1; the others are 0.
 template <class Visit>
 void each_set(const std::uint8_t* flags, std::size_t count, const Visit& visit) {
@@ -164,6 +169,15 @@ void each_set(const std::uint8_t* flags, std::size_t count, const Visit& visit) 
     }
 }
 
+// Calls visit(slot, series) for every channel of the series whose count of values is a multiple of `every`.
+template <class Visit>
+void each_due(std::span<const std::int32_t> seen, std::int32_t every, std::size_t slots, const Visit& visit) {
+    for (std::size_t of = 0; of < seen.size(); ++of) {
+        if (seen[of] % every != 0) continue;
+        for (std::size_t slot = of; slot < slots; slot += seen.size()) visit(slot, of);
+    }
+}
+
 }  // namespace
 
 Calibration::Calibration(std::uint32_t slots, Reach reach)
@@ -173,7 +187,7 @@ Calibration::Calibration(std::uint32_t slots, Reach reach)
       reach_(reach.count, kNone),
       above_(slots, 0),
       hits_(slots),
-      sampled_(slots),
+      others_(slots),
       warming_(slots) {}
 
 std::uint32_t Calibration::past(std::uint32_t slot) const noexcept {
@@ -207,7 +221,7 @@ void Calibration::score(std::span<const float> statistic, std::span<float> bits)
     }
 }
 
-void Calibration::learn(std::int64_t row, std::span<const float> statistic,
+void Calibration::learn(std::span<const std::int32_t> seen, std::span<const float> statistic,
                         std::span<const std::uint8_t> learn) noexcept {
     const std::size_t series = learn.size();
     std::size_t kept = 0;
@@ -220,27 +234,23 @@ void Calibration::learn(std::int64_t row, std::span<const float> statistic,
         kept += learn[slot - channel] != 0 ? 1 : 0;
     }
     insert_kernel(hits_.slot.data(), hits_.bucket.data(), kUnit, kept, pasts_.data());
-    const auto turn = static_cast<std::size_t>(static_cast<std::uint64_t>(row) % kSampled);
-    sampled_.count = 0;
-    for (std::size_t first = 0; first < statistic.size(); first += series) {
-        for (std::size_t i = turn; i < series; i += kSampled) {
-            const std::size_t slot = first + i;
-            const float y = magnitude(statistic[slot]);
-            if (learn[i] == 0 || !(y < mark_[slot]) || mark_[slot] == kNeverAbove) continue;
-            sampled_.slot[sampled_.count] = static_cast<std::uint32_t>(slot);
-            sampled_.bucket[sampled_.count++] = static_cast<std::uint8_t>(bucket_of(pasts_[slot], y));
-        }
-    }
-    insert_kernel(sampled_.slot.data(), sampled_.bucket.data(), kSampledUnits, sampled_.count, pasts_.data());
-    sampled_.count = 0;
-    const auto due = static_cast<std::size_t>(static_cast<std::uint64_t>(row) % kMaintainEvery);
-    for (std::size_t slot = due; slot < statistic.size(); slot += kMaintainEvery) {
-        if (pasts_[slot].warm < kWarmValues) continue;
-        forget(pasts_[slot], row);
-        sampled_.slot[sampled_.count++] = static_cast<std::uint32_t>(slot);
-    }
+    others_.count = 0;
+    each_due(seen, kSampled, statistic.size(), [&](std::size_t slot, std::size_t of) {
+        const float y = magnitude(statistic[slot]);
+        if (learn[of] == 0 || !(y < mark_[slot]) || mark_[slot] == kNeverAbove) return;
+        others_.slot[others_.count] = static_cast<std::uint32_t>(slot);
+        others_.bucket[others_.count++] = static_cast<std::uint8_t>(bucket_of(pasts_[slot], y));
+    });
+    insert_kernel(others_.slot.data(), others_.bucket.data(), kSampledUnits, others_.count, pasts_.data());
+    others_.count = 0;
+    each_due(seen, kMaintainEvery, statistic.size(), [&](std::size_t slot, std::size_t of) {
+        // What is not observed is not forgotten either.
+        if (pasts_[slot].warm < kWarmValues || statistic[slot] != statistic[slot]) return;
+        forget(pasts_[slot], seen[of]);
+        others_.slot[others_.count++] = static_cast<std::uint32_t>(slot);
+    });
     if (warming_ > 0) warm_up(statistic, learn);
-    maintain(sampled_);
+    maintain(others_);
 }
 
 // While warming up the floor is provisional, counts are not yet cumulative and past_bits holds the mean.
@@ -257,7 +267,7 @@ void Calibration::warm_up(std::span<const float> statistic, std::span<const std:
         past.past_bits += (std::min(y, kLargestMean) - past.past_bits) * kPerAge[past.warm];
         if (++past.warm == kWarmValues) {
             settle(past);
-            sampled_.slot[sampled_.count++] = static_cast<std::uint32_t>(slot);
+            others_.slot[others_.count++] = static_cast<std::uint32_t>(slot);
         }
     }
 }
@@ -273,14 +283,17 @@ void Calibration::settle(Past& past) noexcept {
         own[static_cast<std::size_t>(bucket_of(past, centre))] += before[k];
     }
     int above = 0;
-    for (std::size_t k = kBuckets; k-- > 0;) past.at_least[k] = static_cast<std::uint16_t>(above += own[k]);
+    for (std::size_t k = kBuckets; k-- > 0;) {
+        above += own[k];
+        past.at_least[k] = static_cast<std::uint16_t>(above);
+    }
     --warming_;
 }
 
-// Takes kForgotten of 65,536 from every count, on average exactly: the remainders are dithered by the row, alike
-// for all buckets, so that counts keep falling from bucket to bucket.
-void Calibration::forget(Past& past, std::int64_t row) noexcept {
-    const std::uint32_t dither = (static_cast<std::uint32_t>(row) * 2'654'435'761U) >> 16;
+// Takes kForgotten of 65,536 from every count, on average exactly: the remainders are dithered by the series'
+// age, alike for all buckets, so that counts keep falling from bucket to bucket.
+void Calibration::forget(Past& past, std::int32_t age) noexcept {
+    const std::uint32_t dither = (static_cast<std::uint32_t>(age) * 2'654'435'761U) >> 16;
     for (auto& count : past.at_least) {
         count = static_cast<std::uint16_t>(count - ((count * kForgotten + dither) >> 16));
     }
@@ -289,7 +302,7 @@ void Calibration::forget(Past& past, std::int64_t row) noexcept {
 // Moves the lowest bucket by so many. Downwards, what lay in or below the old one is put just there: too high
 // rather than too low.
 void Calibration::move_base(Past& past, int by) noexcept {
-    by = std::clamp(by, -static_cast<int>(past.base), kLargestBase - past.base);
+    by = std::clamp(by, kLeastBase - past.base, kLargestBase - past.base);
     const auto begin = past.at_least.begin();
     const auto end = begin + kBucketCount;
     if (by > 0) {
@@ -322,7 +335,8 @@ void Calibration::maintain(Values& due) noexcept {
             low = enough ? low : middle + 1;
         }
         mark_[slot] = edge_of(past, low);
-        if (low < kLowest || low > kHighest) move_base(past, low - kHome);
+        if (low > kHighest) move_base(past, low - kHome);
+        if (past.at_least[1] == 0 && !only_zeros(past)) move_base(past, -kSink);
         if (slot - reach_slots_.first < reach_slots_.count) reach_[slot - reach_slots_.first] = reach_of(past);
     }
 }
@@ -351,6 +365,7 @@ float Calibration::beyond(const Past& past, float statistic) noexcept {
 
 float Calibration::reach_of(const Past& past) noexcept {
     const auto& at_least = past.at_least;
+    if (only_zeros(past)) return 0.0F;
     const float all = static_cast<float>(at_least[0] + 2 * kUnit);
     const float allowed = all / 1024.0F - static_cast<float>(kUnit);  // 2^-kReachBits of the past
     if (allowed > 0.0F) {

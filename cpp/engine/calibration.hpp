@@ -6,7 +6,7 @@
 // exponent and top two mantissa bits of the float, so that no logarithm is taken), from a floor that keeps
 // about five octaves below the mark. Cumulative, so that a rank is two loads; learning adds
 // to a prefix, which vectorises. Values above the mark are all counted; of those below it one in kSampled,
-// with so much more weight (every slot in its turn, by row number). Counts halve when the past reaches about
+// with so much more weight (by the series' own count of values). Counts halve when the past reaches about
 // 8,160 values: a memory of about 4,080 to 8,160 values, in which a single record fades over four halvings.
 //
 // Rank: bits = log2((N + 2)/(above + own share + 1)); the share of its own bucket falls from 3/4 to 1/4
@@ -51,8 +51,8 @@ public:
     struct alignas(32) Past {  // of one slot
         std::array<std::uint16_t, kBuckets + 1> at_least{};  // never growing; [0] = all, the last is 0
         float per_floor = 0.0F;     // 1/lower edge of bucket 0 at base 0; 0 = no positive statistic seen yet
-        float past_bits = 0.0F;     // log2 of the past, renewed every 64 rows
-        float lift = 1.0F;          // makes series of unlike age comparable; renewed every 64 rows
+        float past_bits = 0.0F;     // log2 of the past, renewed every 64 values
+        float lift = 1.0F;          // makes series of unlike age comparable; renewed every 64 values
         std::int16_t base = 0;      // the lowest bucket, in buckets above the floor
         std::uint8_t warm = 0;      // values learned, at most kWarmValues
         std::uint8_t unused = 0;
@@ -64,13 +64,13 @@ public:
     // statistic abstains: 0 bits, learned as its magnitude. Learns nothing.
     void score(std::span<const float> statistic, std::span<float> bits) noexcept;
 
-    // Adds the row just scored to the past where learn is not 0 and the statistic is not NaN. `learn` holds one
-    // byte a series; statistics of several channels follow each other, learn.size() each. Rows are numbered
-    // without gaps.
-    void learn(std::int64_t row, std::span<const float> statistic,
+    // Adds the row just scored to the past where learn is not 0 and the statistic is not NaN. `learn` and `seen`
+    // (values of the series so far, this one included) hold one entry a series; statistics of several channels
+    // follow each other, learn.size() each.
+    void learn(std::span<const std::int32_t> seen, std::span<const float> statistic,
                std::span<const std::uint8_t> learn) noexcept;
 
-    // The statistic that about one value in 2^kReachBits exceeds, renewed every 64 rows; NaN while warming up;
+    // The statistic that about one value in 2^kReachBits exceeds, renewed every 64 values; NaN while warming up;
     // empty unless asked for.
     [[nodiscard]] std::span<const float> reach() const noexcept { return reach_; }
 
@@ -101,7 +101,7 @@ private:
     [[nodiscard]] static Tail tail(const Past& past) noexcept;
     [[nodiscard]] static float beyond(const Past& past, float statistic) noexcept;
     [[nodiscard]] static float reach_of(const Past& past) noexcept;
-    static void forget(Past& past, std::int64_t row) noexcept;
+    static void forget(Past& past, std::int32_t age) noexcept;
     static void move_base(Past& past, int by) noexcept;
     void warm_up(std::span<const float> statistic, std::span<const std::uint8_t> learn) noexcept;
     void settle(Past& past) noexcept;
@@ -113,7 +113,7 @@ private:
     std::vector<float> reach_;
     std::vector<std::uint8_t> above_;  // scratch of one row, here and below
     Values hits_;
-    Values sampled_;
+    Values others_;
     std::uint32_t warming_;  // slots that have no mark yet
 };
 

@@ -148,7 +148,7 @@ double Speaker::threshold(std::uint64_t live_series, double interval_s) const no
     if (live_series == 0 || !(interval_s > 0.0)) return std::numeric_limits<double>::infinity();
     const double rows_per_day = kSecondsPerDay / interval_s;
     const double bits = std::log2(static_cast<double>(live_series) * rows_per_day / false_alarms_per_day_);
-    return std::max(bits, static_cast<double>(options_.incident_bits));
+    return std::max(static_cast<double>(kStrengthPerBit) * bits, static_cast<double>(options_.incident_bits));
 }
 
 bool Speaker::hear(Alarm& alarm, std::int64_t row, Nanos wall, std::uint64_t live_series,
@@ -161,7 +161,7 @@ bool Speaker::hear(Alarm& alarm, std::int64_t row, Nanos wall, std::uint64_t liv
     said.direction = said.value > said.expected   ? Direction::up
                      : said.value < said.expected ? Direction::down
                                                   : Direction::none;
-    said.false_alarm_interval_s = interval_s * std::exp2(static_cast<double>(said.bits)) /
+    said.false_alarm_interval_s = interval_s * std::exp2(static_cast<double>(alarm.strength / kStrengthPerBit)) /
                                   static_cast<double>(std::max<std::uint64_t>(live_series, 1));
     if (alarm.kind == GateEvent::Kind::ends) {
         const bool was_speaking = speaking_[slot] != 0;

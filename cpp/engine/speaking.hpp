@@ -7,8 +7,10 @@
 //   it, else 0, independent of the false-alarm budget. After an alarm there is no other for hold_off_rows; an
 //   incident that lasts longer raises it again.
 // Speaker (one per bank = scope): an incident is spoken once, at its first row whose strength reaches the
-//   threshold log2(live series * rows per day / false alarms per day), never below incident_bits; its end is
-//   spoken if its onset was.
+//   threshold kStrengthPerBit * log2(live series * rows per day / false alarms per day), never below
+//   incident_bits; its end is spoken if its onset was. In independent noise a row reaches strength s about
+//   once in 2^(s/kStrengthPerBit) rows; bench_bank and a test measure it. Under dependence it is a starting
+//   point, not a promise.
 #pragma once
 
 #include <array>
@@ -21,6 +23,8 @@
 #include "model/anomaly.hpp"
 
 namespace argus::engine {
+
+inline constexpr float kStrengthPerBit = 1.6F;
 
 struct PolicyOptions {
     float incident_bits = 22.0F;

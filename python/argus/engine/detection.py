@@ -33,9 +33,11 @@ class Scores:
     Attributes
     ----------
     bits : float32, shape (n_time, n_series)
-        Surprise of each value before learning from it: -log2 of its calibrated tail probability. 0 for missing values
-        and the first 150 of a series; never more than log2 of the values seen (at most about 8,200 are remembered)
-        plus 20 for the distance beyond the record.
+        Surprise of each row before learning from it. Seven signals (distance from a slow and a fast level, from what
+        is usual at this hour of the day and of the week, steps) are ranked in their own past, -log2 of the share at or
+        above (about 5,000 values weigh), plus up to 10 for the distance beyond the record; below 1 in 20 a signal has
+        0. The strongest, plus 0.3 of each other. 0 for missing values and the first 150 of a series. Not a probability:
+        in independent noise 1 row in 8 has any bits, about 1 in 1,000 has more than 20.
     """
 
     def __init__(
@@ -55,7 +57,8 @@ class Scores:
     def alarm_bits(self) -> NDArray[np.float32]:
         """float32, shape (n_time, n_series): strength where the speaking policy raises an alarm, 0 = silent.
 
-        One alarm per incident, another only when it grows much stronger. Never cut by the false-alarm budget.
+        Strength: the same ranks and those of means over 3, 10 and 30 rows, fused by time scale, plus 0.4 of the running
+        mean of the rows before. One alarm an incident, again after 100 rows if it lasts. Never cut by the budget.
         """
         alarm_bits = np.zeros(self.bits.shape, np.float32)
         self._run({"alarm_bits": alarm_bits})

@@ -14,10 +14,10 @@ namespace {
 
 // A residual detector of one slot with default options.
 struct One {
-    std::unique_ptr<Detector> detector = residual_detector.make(1, std::array<double, 3>{0.005, 0.1, 6.0});
+    std::unique_ptr<Detector> detector = residual_detector.make(1, std::array<double, 3>{0.005, 0.05, 6.0});
 
-    std::array<float, 2> score(float x) const {
-        std::array<float, 2> statistic{};
+    std::array<float, 5> score(float x) const {  // row, 3, 10, 30 rows, fast level
+        std::array<float, 5> statistic{};
         detector->score({std::array<float, 1>{x}, {}, 0}, statistic);
         return statistic;
     }
@@ -41,8 +41,8 @@ struct One {
 
 TEST_CASE("residual: nothing is known before the first value") {
     const One one;
-    CHECK(std::isnan(one.score(1.0F)[0]));
-    CHECK(std::isnan(one.score(1.0F)[1]));
+    for (const float y : one.score(1.0F)) CHECK(y == 0.0F);
+    for (const float y : one.score(std::numeric_limits<float>::quiet_NaN())) CHECK(std::isnan(y));
     CHECK(std::isnan(one.expected_and_scale()[0]));
 }
 
@@ -71,26 +71,28 @@ TEST_CASE("residual: one outlier moves neither level nor scale by more than a cu
     CHECK(after[1] - before[1] <= 5.0F * before[1] * 0.00501F);
 }
 
-TEST_CASE("residual: the shift channel sees a small lasting step that no single value shows") {
+TEST_CASE("residual: the running means see a small lasting step that no single value shows") {
     One one;
     one.teach_noise(3000);
-    const float rest = one.score(0.0F)[1];
+    const float rest = one.score(0.0F)[2];
     for (int i = 0; i < 30; ++i) one.learn(1.5F);
     CHECK(one.score(1.5F)[0] < 2.0F);
-    CHECK(one.score(1.5F)[1] > 1.0F);
+    CHECK(one.score(1.5F)[2] > 1.0F);
+    CHECK(one.score(1.5F)[3] > 0.7F);
+    CHECK(one.score(1.5F)[4] < 1.0F);  // the fast level has followed
     CHECK(rest < 0.8F);
 }
 
 TEST_CASE(
-    "residual: masked, the level stays and the shift follows; the shift also falls when the values return") {
+    "residual: masked, the level stays and the running means follow; they also fall when the values return") {
     One one;
     one.teach_noise(2000);
     const auto before = one.expected_and_scale();
     for (int i = 0; i < 50; ++i) one.learn(4.0F, kLearnNothing);
     CHECK(one.expected_and_scale() == before);
-    CHECK(one.score(4.0F)[1] > 3.0F);
+    CHECK(one.score(4.0F)[2] > 3.0F);
     for (int i = 0; i < 50; ++i) one.learn(0.0F, kLearnNothing);
-    CHECK(one.score(0.0F)[1] < 0.3F);
+    CHECK(one.score(0.0F)[2] < 0.3F);
 }
 
 TEST_CASE("residual: a new normal is taken at once") {
@@ -98,7 +100,8 @@ TEST_CASE("residual: a new normal is taken at once") {
     one.teach_noise(2000);
     one.learn(100.0F, kLearnAnew);
     CHECK(one.expected_and_scale()[0] == doctest::Approx(100.0F));
-    CHECK(one.score(100.0F)[1] < 0.5F);
+    CHECK(one.score(100.0F)[2] < 0.5F);
+    CHECK(one.score(100.0F)[4] < 0.5F);
     one.teach_noise(200, 102.0F);
     CHECK(one.expected_and_scale()[0] == doctest::Approx(102.0F).epsilon(0.01));
 }
