@@ -8,9 +8,9 @@
 // Cost:     28 bytes a series; bench_bank.  NaN: statistic NaN, state untouched.
 #include <array>
 #include <limits>
-#include <vector>
 
 #include "base/dispatch.hpp"
+#include "base/zeroed.hpp"
 #include "detectors/detector.hpp"
 
 namespace argus::detectors {
@@ -128,7 +128,7 @@ ARGUS_KERNEL(learn_kernel, learn_body,
 
 class Residual final : public Detector {
 public:
-    Residual(std::uint32_t slots, Rates rates) : rates_(rates), slots_(slots), all_(kArrays * slots, 0.0F) {}
+    Residual(std::uint32_t slots, Rates rates) : rates_(rates), slots_(slots), all_(kArrays * slots) {}
 
     void score(const View& view, std::span<float> statistic) const override {
         // The kernel only reads through it.
@@ -169,7 +169,7 @@ private:
 
     Rates rates_;
     std::size_t slots_;
-    std::vector<float> all_;
+    ZeroedVector<float> all_;
 };
 
 constexpr std::array<Option, 3> kOptions{{

@@ -19,6 +19,7 @@ constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 constexpr float kUnknownFloat = std::numeric_limits<float>::quiet_NaN();
 
 struct Prepared {
+    std::uint32_t finite = 0;
     std::uint32_t infinite = 0;
     std::uint32_t warmed = 0;  // slots that saw their kWarmValues-th value in this row
 };
@@ -27,6 +28,7 @@ struct Prepared {
 template <class T>
 ARGUS_INLINE void prepare_body(const T* row, std::size_t count, double* origin, std::int32_t* seen,
                                float* values, Prepared* prepared) {
+    std::uint32_t finite_values = 0;
     std::uint32_t infinite = 0;
     std::uint32_t warmed = 0;
     ARGUS_IVDEP
@@ -39,12 +41,14 @@ ARGUS_INLINE void prepare_body(const T* row, std::size_t count, double* origin, 
         const double low = apart > -static_cast<double>(kFarthest) ? apart : -static_cast<double>(kFarthest);
         const double near = low < static_cast<double>(kFarthest) ? low : static_cast<double>(kFarthest);
         const std::int32_t now = seen[i] + ((finite & (seen[i] < 0x7FFFFFFF)) ? 1 : 0);
+        finite_values += finite ? 1U : 0U;
         infinite += (!finite & (x == x)) ? 1U : 0U;
         warmed += (finite & (now == static_cast<std::int32_t>(kWarmValues)) & (now != seen[i])) ? 1U : 0U;
         origin[i] = from;
         seen[i] = now;
         values[i] = finite ? static_cast<float>(near) : kUnknownFloat;
     }
+    prepared->finite = finite_values;
     prepared->infinite = infinite;
     prepared->warmed = warmed;
 }
@@ -137,6 +141,7 @@ struct Bank::Tile {
     std::uint32_t first;
     std::uint32_t count;
     detectors::Entity whole{0, count};
+    bool used = false;  // a series of it had a value
     std::vector<std::unique_ptr<detectors::Detector>> detectors;
     Calibration ranks;  // slots of the first channel, then those of the next
     Fusion fusion;
@@ -279,6 +284,11 @@ void Bank::run_tile(Tile& tile, const Rows<T>& rows, const Outputs& out) {
                 tile.seen.data(), s.values.data(), &prepared);
         infinities_ += prepared.infinite;
         block_->warmed[row] += prepared.warmed;
+        tile.used |= prepared.finite > 0;
+        if (!tile.used) {  // no series yet: its state stays untouched
+            write_nothing(tile, row, out);
+            continue;
+        }
         const detectors::View view = view_of(tile, rows.mono[row], rows.wall[row], block_->interval_s[row]);
         score_tile(tile, view);
         const auto events =
@@ -337,6 +347,15 @@ void Bank::forecast_tile(Tile& tile) {
     s.forecast_channel = 0;
     s.expected.fill(kUnknownFloat);
     s.scale.fill(kUnknownFloat);
+}
+
+void Bank::write_nothing(const Tile& tile, std::size_t row, const Outputs& out) {
+    Scratch& s = *scratch_;
+    s.bits.fill(0.0F);
+    s.alarm.fill(0.0F);
+    s.expected.fill(kUnknownFloat);
+    std::fill(s.statistic.begin(), s.statistic.end(), kUnknownFloat);
+    write_row(tile, row, out);
 }
 
 void Bank::write_row(const Tile& tile, std::size_t row, const Outputs& out) {
@@ -433,6 +452,8 @@ void Bank::save(Writer& writer) const {
     writer.pod(std::uint8_t{options_.entity});
     if (options_.entity) entity_->save(writer);
     for (const Tile& tile : tiles_) {
+        writer.pod(std::uint8_t{tile.used});
+        if (!tile.used) continue;
         writer.array(std::span<const double>(tile.origin));
         writer.array(std::span<const std::int32_t>(tile.seen));
         tile.fusion.save(writer);
@@ -458,6 +479,11 @@ void Bank::load(Reader& reader) {
         throw CodecError("bank: saved with another choice of entity");
     if (options_.entity) entity_->load(reader);
     for (Tile& tile : tiles_) {
+        if (reader.pod<std::uint8_t>() == 0) {
+            if (tile.used) tile = Tile(tile.first, tile.count, options_);
+            continue;
+        }
+        tile.used = true;
         reader.array(std::span<double>(tile.origin));
         reader.array(std::span<std::int32_t>(tile.seen));
         tile.fusion.load(reader);

@@ -121,6 +121,7 @@ private:
     void score_tile(Tile& tile, const detectors::View& view);
     void learn_tile(Tile& tile, const detectors::View& view);
     void write_row(const Tile& tile, std::size_t row, const Outputs& out);
+    void write_nothing(const Tile& tile, std::size_t row, const Outputs& out);
     void forecast_tile(Tile& tile);
     void collect(const Tile& tile, std::uint32_t row, std::span<const GateEvent> events);
     void speak(std::size_t row, Nanos mono, Nanos wall, std::vector<Spoken>* spoken);

@@ -185,7 +185,7 @@ Calibration::Calibration(std::uint32_t slots, Reach reach)
       mark_(slots, kNeverAbove),
       reach_slots_(reach),
       reach_(reach.count, kNone),
-      above_(slots, 0),
+      above_(slots),
       hits_(slots),
       others_(slots),
       warming_(slots) {}

@@ -2,27 +2,23 @@
 // share of the past at or above it. Only what lies above the mark, the value that about 5 % of the past
 // exceed, is ranked: all else is 0 bits.
 //
-// Past: per slot kBuckets u16 counts of the values at or above a bucket's edge, four buckets an octave (the
-// exponent and top two mantissa bits of the float, so that no logarithm is taken), from a floor that keeps
-// about five octaves below the mark. Cumulative, so that a rank is two loads; learning adds
-// to a prefix, which vectorises. Values above the mark are all counted; of those below it one in kSampled,
-// with so much more weight (by the series' own count of values). Counts halve when the past reaches about
-// 8,160 values: a memory of about 4,080 to 8,160 values, in which a single record fades over four halvings.
+// Past: per slot kBuckets u16 counts of the values at or above a bucket's edge, three buckets an octave, told by
+// comparing the float's bits, so that no logarithm is taken. The lowest edge is 2 % of the mean of the first
+// kWarmValues values; the buckets move when the mark comes too high or nothing reaches beyond the lowest.
+// Cumulative, so that a rank is two loads; learning adds to a prefix, which vectorises. Values above the mark are
+// all counted; of those below it one in kSampled, with so much more weight (by the series' own count of values).
+// The past fades by 1/5,000 a value.
 //
-// Rank: bits = log2((N + 2)/(above + own share + 1)); the share of its own bucket falls from 3/4 to 1/4
-// across the bucket: half of it on average, monotone, and never more than two bits wrong when all of a bucket
-// is one repeated value.
-//
-// Beyond the record (a bucket above all occupied ones): plus the octaves beyond times the tail index that the
-// histogram's own upper quarter shows, clamped to 1 - 8 bits an octave, and at most kBeyondBits;
-// kBeyondZeroBits when the past holds nothing but zeros.
+// Rank: bits = log2((N + 2)/(above + half of its own bucket + 1)). Beyond the record (a bucket above all occupied
+// ones): plus 6.64 bits an octave, at most kBeyondBits.
 //
 // Young pasts: a rank cannot exceed log2(N + 2), so that series of unlike age would not compare; bits are
 // lifted by (log 3000/log(N + 10))^(1/4), and sunk beyond 3,000 values. So bits <= 1.13 (log2(N + 2) +
 // kBeyondBits) always. Zero until kWarmValues values are known.
 //
-// Not exact under dependence between rows; tests measure the realised shares. Cost: 146 bytes a slot;
-// bench_bank.
+// Method: conformal p-values: Vovk, Gammerman and Shafer (2005), Algorithmic Learning in a Random World.
+// Not exact under dependence between rows; tests measure the realised shares. Cost: 100 bytes a slot, taken when
+// it is first used; bench_bank.
 #pragma once
 
 #include <array>
@@ -31,6 +27,7 @@
 #include <vector>
 
 #include "base/codec.hpp"
+#include "base/zeroed.hpp"
 
 namespace argus::engine {
 
@@ -48,11 +45,11 @@ public:
         std::uint32_t first = 0;
         std::uint32_t count = 0;
     };
-    struct alignas(32) Past {  // of one slot
+    struct Past {  // of one slot; all zero at first
         std::array<std::uint16_t, kBuckets + 1> at_least{};  // never growing; [0] = all, the last is 0
         float per_floor = 0.0F;     // 1/lower edge of bucket 0 at base 0; 0 = no positive statistic seen yet
         float past_bits = 0.0F;     // log2 of the past, renewed every 64 values
-        float lift = 1.0F;          // makes series of unlike age comparable; renewed every 64 values
+        float lift = 0.0F;          // makes series of unlike age comparable; renewed every 64 values
         std::int16_t base = 0;      // the lowest bucket, in buckets above the floor
         std::uint8_t warm = 0;      // values learned, at most kWarmValues
         std::uint8_t unused = 0;
@@ -89,12 +86,12 @@ private:
     struct Values {  // some slots of a row, and what is known of them
         explicit Values(std::size_t most)
             : slot(most), bucket(most), twice_share(most), past_bits(most), lift(most), found(most) {}
-        std::vector<std::uint32_t> slot;
-        std::vector<std::uint8_t> bucket;
-        std::vector<std::int32_t> twice_share;
-        std::vector<float> past_bits;
-        std::vector<float> lift;
-        std::vector<float> found;
+        ZeroedVector<std::uint32_t> slot;
+        ZeroedVector<std::uint8_t> bucket;
+        ZeroedVector<std::int32_t> twice_share;
+        ZeroedVector<float> past_bits;
+        ZeroedVector<float> lift;
+        ZeroedVector<float> found;
         std::size_t count = 0;
     };
 
@@ -107,11 +104,11 @@ private:
     void settle(Past& past) noexcept;
     void maintain(Values& due) noexcept;
 
-    std::vector<Past> pasts_;
+    ZeroedVector<Past> pasts_;
     std::vector<float> mark_;  // statistics at or above it are ranked; infinite while warming up
     Reach reach_slots_;
     std::vector<float> reach_;
-    std::vector<std::uint8_t> above_;  // scratch of one row, here and below
+    ZeroedVector<std::uint8_t> above_;  // scratch of one row, here and below
     Values hits_;
     Values others_;
     std::uint32_t warming_;  // slots that have no mark yet
