@@ -1,7 +1,7 @@
 // The contract of a detector: it scores every series of a view before it learns from it, and score() is
 // const, so it cannot learn from what it scores. Statistics are unit-free or in the unit of the series
-// (larger = stranger, never negative); engine/calibration.cpp ranks each against its own history, so only
-// their order within a series matters.
+// (larger = stranger; a negative one abstains, its magnitude is learned); engine/calibration.cpp ranks each
+// against its own history, so only their order within a series matters.
 // NaN in = not observed: statistic NaN, nothing learned.
 //
 // A detector is one file in cpp/detectors with one DetectorDescriptor; the bank makes one instance per tile
@@ -19,7 +19,7 @@
 
 namespace argus::detectors {
 
-inline constexpr std::uint32_t kTileSlots = 1024;  // largest tile: its state stays in the second-level cache
+inline constexpr std::uint32_t kTileSlots = 128;  // largest tile: with all detectors it keeps to the second-level cache
 
 struct Entity {  // a range of slots that belong to one machine, agent or tenant
     std::uint32_t first = 0;

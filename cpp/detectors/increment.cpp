@@ -3,10 +3,12 @@
 //           increment.3  |x - third last value|
 // After more than three missing values in a row the past is too old to jump from: it starts anew, unspoken.
 // Cost:     16 bytes a series; bench_bank.  NaN: statistic NaN, only the gap is counted.
+#include <algorithm>
 #include <array>
 #include <limits>
 #include <vector>
 
+#include "base/arithmetic.hpp"
 #include "base/dispatch.hpp"
 #include "detectors/detector.hpp"
 
@@ -22,8 +24,6 @@ struct State {  // one array each, a float per slot
     float* third;
     float* gap;  // missing values since the last one
 };
-
-ARGUS_INLINE float magnitude(float x) noexcept { return x < 0.0F ? -x : x; }
 
 ARGUS_INLINE void score_body(const float* values, const State& state, std::size_t count, float* out) {
     const float* last = state.last;

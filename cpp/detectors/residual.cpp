@@ -12,6 +12,7 @@
 #include "base/dispatch.hpp"
 #include "base/zeroed.hpp"
 #include "detectors/detector.hpp"
+#include "detectors/running_means.hpp"
 
 namespace argus::detectors {
 namespace {
@@ -21,9 +22,6 @@ constexpr float kNoLimit = std::numeric_limits<float>::max();
 constexpr float kYoung = 32.0F;    // values before residuals are winsorised: the scale is not known earlier
 constexpr float kAnew = 8.0F;      // age that is left when a new normal is accepted
 constexpr float kOldest = 1.0e6F;  // ages stop here: float32 counts exactly, and 1/n is far below any rate
-constexpr float kRate3 = 0.3F;
-constexpr float kRate10 = 0.1F;
-constexpr float kRate30 = 0.03F;
 
 struct Rates {
     float level;
@@ -45,8 +43,6 @@ ARGUS_INLINE float clamp(float x, float limit) noexcept {
     return x > limit ? limit : x < -limit ? -limit : x;
 }
 
-ARGUS_INLINE float magnitude(float x) noexcept { return x < 0.0F ? -x : x; }
-
 // The largest residual taken at its word.
 ARGUS_INLINE float limit_of(float scale, float age, const Rates& rates) noexcept {
     return ((age >= kYoung) & (scale > 0.0F)) ? rates.winsor * scale : kNoLimit;
@@ -65,9 +61,9 @@ ARGUS_INLINE void score_body(const float* values, const State& state, std::size_
         const bool known = age[i] > 0.0F;
         const float residual = x - (known ? level[i] : x);
         out[i] = magnitude(residual);
-        out[count + i] = magnitude(mean_3[i] + kRate3 * (residual - mean_3[i]));
-        out[2 * count + i] = magnitude(mean_10[i] + kRate10 * (residual - mean_10[i]));
-        out[3 * count + i] = magnitude(mean_30[i] + kRate30 * (residual - mean_30[i]));
+        out[count + i] = magnitude(towards(mean_3[i], residual, kRate3));
+        out[2 * count + i] = magnitude(towards(mean_10[i], residual, kRate10));
+        out[3 * count + i] = magnitude(towards(mean_30[i], residual, kRate30));
         out[4 * count + i] = magnitude(x - (known ? fast[i] : x));
     }
 }
@@ -100,12 +96,12 @@ ARGUS_INLINE void learn_body(const float* values, const std::uint8_t* mask, cons
         const float scale_rate = scale_weight > rates.level ? scale_weight : rates.level;
         const float fast_rate = young > rates.fast ? young : rates.fast;
         const float new_level = old_level + level_rate * cut;
-        const float new_scale = scale[i] + scale_rate * (magnitude(cut) - scale[i]);
-        const float new_fast = old_fast + fast_rate * (x - old_fast);
+        const float new_scale = towards(scale[i], magnitude(cut), scale_rate);
+        const float new_fast = towards(old_fast, x, fast_rate);
         const float new_age = old_age < kOldest ? old_age + 1.0F : old_age;
-        const float new_3 = anew ? 0.0F : mean_3[i] + kRate3 * (residual - mean_3[i]);
-        const float new_10 = anew ? 0.0F : mean_10[i] + kRate10 * (residual - mean_10[i]);
-        const float new_30 = anew ? 0.0F : mean_30[i] + kRate30 * (residual - mean_30[i]);
+        const float new_3 = anew ? 0.0F : towards(mean_3[i], residual, kRate3);
+        const float new_10 = anew ? 0.0F : towards(mean_10[i], residual, kRate10);
+        const float new_30 = anew ? 0.0F : towards(mean_30[i], residual, kRate30);
         const bool follow = seen & !first;
         mean_3[i] = follow ? new_3 : mean_3[i];
         mean_10[i] = follow ? new_10 : mean_10[i];

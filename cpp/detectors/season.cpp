@@ -2,8 +2,9 @@
 // Channels: season.day, .day.3, .day.10, .day.30      |x - usual value of the hour of the day|, and running means
 //           season.week, .week.3, .week.10, .week.30  the same for the hour of the week
 // Method:   24 and 168 buckets of an hour (UTC), each an exponential mean that moves by about 40 % in an hour of
-//           rows whatever their cadence; plain mean during its first hour. A season that does not make residuals
-//           5 % smaller than a slow level does explains nothing: it stays silent. A new normal shifts all buckets.
+//           rows whatever their cadence; plain mean while that weighs more. A season whose residuals are not
+//           smaller than those of a slow level explains nothing: it abstains (statistics below 0). A new normal
+//           shifts all buckets.
 // Cost:     1.2 KB a series, taken hour by hour as it is first used; bench_bank.  NaN: statistic NaN, state untouched.
 #include <array>
 #include <cstring>
@@ -11,6 +12,7 @@
 #include "base/dispatch.hpp"
 #include "base/zeroed.hpp"
 #include "detectors/detector.hpp"
+#include "detectors/running_means.hpp"
 
 namespace argus::detectors {
 namespace {
@@ -20,19 +22,14 @@ constexpr float kLevelRate = 0.005F;
 constexpr float kScaleRate = 0.002F;
 constexpr float kOldest = 1.0e6F;
 constexpr std::int32_t kMostVisits = 65535;
-constexpr float kRate3 = 0.3F;
-constexpr float kRate10 = 0.1F;
-constexpr float kRate30 = 0.03F;
 
 struct State {  // of one season: one array each, a float per slot
     float* mean_3;  // running means of the residual
     float* mean_10;
     float* mean_30;
     float* scale;       // mean absolute residual
-    float* level_scale; // that of the level, over the same rows
+    float* level_scale;  // that of the level, over the same rows
 };
-
-ARGUS_INLINE float magnitude(float x) noexcept { return x < 0.0F ? -x : x; }
 
 ARGUS_INLINE void score_body(const float* values, const float* bucket, const std::uint16_t* visits, const State& state,
                              std::size_t count, float* out) {
@@ -48,9 +45,9 @@ ARGUS_INLINE void score_body(const float* values, const float* bucket, const std
         const float residual = x - usual;
         const float sign = scale[i] < level_scale[i] ? 1.0F : -1.0F;
         out[i] = sign * magnitude(residual);
-        out[count + i] = sign * magnitude(mean_3[i] + kRate3 * (residual - mean_3[i]));
-        out[2 * count + i] = sign * magnitude(mean_10[i] + kRate10 * (residual - mean_10[i]));
-        out[3 * count + i] = sign * magnitude(mean_30[i] + kRate30 * (residual - mean_30[i]));
+        out[count + i] = sign * magnitude(towards(mean_3[i], residual, kRate3));
+        out[2 * count + i] = sign * magnitude(towards(mean_10[i], residual, kRate10));
+        out[3 * count + i] = sign * magnitude(towards(mean_30[i], residual, kRate30));
     }
 }
 
@@ -78,11 +75,11 @@ ARGUS_INLINE void season_body(const float* values, const std::uint8_t* mask, con
         const float weight = plain > rate ? plain : rate;
         bucket[i] = keep ? usual + weight * residual : bucket[i];
         visits[i] = static_cast<std::uint16_t>(keep ? now : before);
-        mean_3[i] = seen ? mean_3[i] + kRate3 * (residual - mean_3[i]) : mean_3[i];
-        mean_10[i] = seen ? mean_10[i] + kRate10 * (residual - mean_10[i]) : mean_10[i];
-        mean_30[i] = seen ? mean_30[i] + kRate30 * (residual - mean_30[i]) : mean_30[i];
-        const float new_scale = scale[i] + scale_rate * (magnitude(residual) - scale[i]);
-        const float new_level_scale = level_scale[i] + scale_rate * (apart - level_scale[i]);
+        mean_3[i] = seen ? towards(mean_3[i], residual, kRate3) : mean_3[i];
+        mean_10[i] = seen ? towards(mean_10[i], residual, kRate10) : mean_10[i];
+        mean_30[i] = seen ? towards(mean_30[i], residual, kRate30) : mean_30[i];
+        const float new_scale = towards(scale[i], magnitude(residual), scale_rate);
+        const float new_level_scale = towards(level_scale[i], apart, scale_rate);
         scale[i] = keep ? new_scale : scale[i];
         level_scale[i] = keep ? new_level_scale : level_scale[i];
     }
@@ -97,7 +94,7 @@ ARGUS_INLINE void level_body(const float* values, const std::uint8_t* mask, std:
         const bool anew = (mask[i] == kLearnAnew) | (age[i] == 0.0F);
         const float young = 1.0F / (age[i] + 1.0F);
         const float rate = anew ? 1.0F : young > kLevelRate ? young : kLevelRate;
-        const float moved = level[i] + rate * (x - level[i]);
+        const float moved = towards(level[i], x, rate);
         level[i] = keep ? moved : level[i];
         age[i] = (keep & (age[i] < kOldest)) ? age[i] + 1.0F : age[i];
     }

@@ -13,7 +13,6 @@ namespace {
 
 using detectors::kTileSlots;
 
-constexpr std::uint32_t kUsedSlots = 128;  // a tile with all detectors then keeps to the second-level cache
 constexpr float kFarthest = 1.0e30F;  // values are kept this close to their origin, so that sums stay finite
 constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 constexpr float kUnknownFloat = std::numeric_limits<float>::quiet_NaN();
@@ -96,7 +95,6 @@ void check(const DetectorChoice& choice) {
 }
 
 BankOptions completed(BankOptions options) {
-
     if (options.detectors.empty())
         throw std::invalid_argument("Bank: expected at least one detector, found none");
     if (!(options.false_alarms_per_day > 0.0) || !(options.false_alarms_per_day < 1e12)) {
@@ -120,14 +118,37 @@ struct Bank::Tile {
     Tile(std::uint32_t first_slot, std::uint32_t slots, const BankOptions& options)
         : first(first_slot),
           count(slots),
-          ranks(slots * static_cast<std::uint32_t>(scales_of(options).size()), {0, slots}),
+          detectors(made(slots, options)),
+          forecaster(first_forecaster(slots, options)),
+          ranks(slots * static_cast<std::uint32_t>(scales_of(options).size()), {forecaster.channel * slots, slots}),
           fusion(slots, scales_of(options)),
           gate(slots, options.policy),
           origin(slots, kUnknown),
-          seen(slots, 0) {
+          seen(slots, 0) {}
+
+    struct Forecaster {  // the first detector that forecasts, and its first channel: |value - expected|
+        detectors::Detector* detector = nullptr;
+        std::uint32_t channel = 0;
+    };
+
+    [[nodiscard]] static std::vector<std::unique_ptr<detectors::Detector>> made(std::uint32_t slots,
+                                                                               const BankOptions& options) {
+        std::vector<std::unique_ptr<detectors::Detector>> all;
         for (const DetectorChoice& choice : options.detectors) {
-            detectors.push_back(choice.descriptor->make(slots, choice.option_values));
+            all.push_back(choice.descriptor->make(slots, choice.option_values));
         }
+        return all;
+    }
+
+    [[nodiscard]] Forecaster first_forecaster(std::uint32_t slots, const BankOptions& options) const {
+        std::vector<float> expected(slots);
+        std::vector<float> scale(slots);
+        std::uint32_t channel = 0;
+        for (std::size_t d = 0; d < detectors.size(); ++d) {
+            if (detectors[d]->forecast(expected, scale)) return {detectors[d].get(), channel};
+            channel += static_cast<std::uint32_t>(options.detectors[d].descriptor->channels.size());
+        }
+        return {};
     }
 
     [[nodiscard]] static std::vector<detectors::Scale> scales_of(const BankOptions& options) {
@@ -143,6 +164,7 @@ struct Bank::Tile {
     detectors::Entity whole{0, count};
     bool used = false;  // a series of it had a value
     std::vector<std::unique_ptr<detectors::Detector>> detectors;
+    Forecaster forecaster;
     Calibration ranks;  // slots of the first channel, then those of the next
     Fusion fusion;
     Gate gate;
@@ -166,8 +188,6 @@ struct Bank::Scratch {
     std::array<std::uint8_t, kTileSlots> learn{};  // kLearn: every value, bounded by each detector
     std::vector<float> statistic;     // channel after channel, tile.count each
     std::vector<float> channel_bits;  // likewise
-    std::size_t forecast_channel = 0;  // the |value - expected| of the forecasting detector
-    bool has_forecast = false;
 };
 
 // What the tiles leave behind for each row of the block in hand.
@@ -203,8 +223,8 @@ Bank::Bank(std::uint32_t capacity, BankOptions options)
         }
     }
     channel_count_ = static_cast<std::uint32_t>(channel_detector_.size());
-    for (std::uint32_t first = 0; first < capacity; first += kUsedSlots) {
-        tiles_.emplace_back(first, std::min(kUsedSlots, capacity - first), options_);
+    for (std::uint32_t first = 0; first < capacity; first += kTileSlots) {
+        tiles_.emplace_back(first, std::min(kTileSlots, capacity - first), options_);
     }
     scratch_ = std::make_unique<Scratch>(channel_count_);
     block_->start(1);
@@ -333,20 +353,13 @@ void Bank::learn_tile(Tile& tile, const detectors::View& view) {
     for (auto& detector : tile.detectors) detector->learn(view, std::span(s.learn).first(count));
 }
 
-// Expected value and usual residual of the first detector that forecasts; unknown when none does.
+// Unknown when no detector forecasts.
 void Bank::forecast_tile(Tile& tile) {
     Scratch& s = *scratch_;
-    std::size_t channel = 0;
-    for (std::size_t d = 0; d < tile.detectors.size(); ++d) {
-        s.forecast_channel = channel;
-        s.has_forecast = tile.detectors[d]->forecast(std::span(s.expected).first(tile.count),
-                                                     std::span(s.scale).first(tile.count));
-        if (s.has_forecast) return;
-        channel += options_.detectors[d].descriptor->channels.size();
-    }
-    s.forecast_channel = 0;
-    s.expected.fill(kUnknownFloat);
-    s.scale.fill(kUnknownFloat);
+    const bool told = tile.forecaster.detector != nullptr &&
+                      tile.forecaster.detector->forecast(std::span(s.expected).first(tile.count),
+                                                         std::span(s.scale).first(tile.count));
+    if (!told) s.expected.fill(kUnknownFloat);
 }
 
 void Bank::write_nothing(const Tile& tile, std::size_t row, const Outputs& out) {
@@ -354,7 +367,7 @@ void Bank::write_nothing(const Tile& tile, std::size_t row, const Outputs& out) 
     s.bits.fill(0.0F);
     s.alarm.fill(0.0F);
     s.expected.fill(kUnknownFloat);
-    std::fill(s.statistic.begin(), s.statistic.end(), kUnknownFloat);
+    if (!out.parts.empty()) std::fill(s.statistic.begin(), s.statistic.end(), kUnknownFloat);
     write_row(tile, row, out);
 }
 
@@ -422,8 +435,8 @@ std::vector<std::string> Bank::channels() const {
 void Bank::reset(std::span<const std::uint32_t> slots) {
     for (const std::uint32_t slot : slots) {
         ARGUS_ASSERT(slot < capacity_);
-        Tile& tile = tiles_[slot / kUsedSlots];
-        const std::uint32_t local = slot % kUsedSlots;
+        Tile& tile = tiles_[slot / kTileSlots];
+        const std::uint32_t local = slot % kTileSlots;
         const std::span<const std::uint32_t> one(&local, 1);
         if (tile.seen[local] >= static_cast<std::int32_t>(kWarmValues)) --live_;
         tile.origin[local] = kUnknown;

@@ -6,8 +6,8 @@
 #include <cstring>
 #include <limits>
 
+#include "base/arithmetic.hpp"
 #include "base/dispatch.hpp"
-#include "base/log2.hpp"
 
 namespace argus::engine {
 namespace {
@@ -65,8 +65,6 @@ constexpr auto kPerAge = [] {  // 1/(age + 1)
     return share;
 }();
 
-ARGUS_INLINE float magnitude(float x) noexcept { return x < 0.0F ? -x : x; }
-
 ARGUS_INLINE void above_body(const float* statistic, const float* mark, std::size_t count,
                              std::uint8_t* above) {
     ARGUS_IVDEP
@@ -79,8 +77,7 @@ ARGUS_INLINE int thirds_above(float statistic, float per_floor) noexcept {
     const std::int32_t raw = __builtin_bit_cast(std::int32_t, ratio);
     const std::int32_t mantissa = raw & kMantissa;
     const int thirds = (mantissa >= kThird ? 1 : 0) + (mantissa >= kTwoThirds ? 1 : 0);
-    const int above = 3 * ((raw >> kMantissaBits) - 127) + thirds;
-    return above;
+    return 3 * ((raw >> kMantissaBits) - 127) + thirds;
 }
 
 // Half of its own bucket counts as above a value.
@@ -146,6 +143,12 @@ ARGUS_INLINE int bucket_of(const Calibration::Past& past, float statistic) noexc
 
 [[nodiscard]] float edge_of(const Calibration::Past& past, int bucket) noexcept {
     return std::min(third_octaves(bucket + past.base) / past.per_floor, kLargest);
+}
+
+[[nodiscard]] std::uint32_t top_of(const Calibration::Past& past) noexcept {
+    std::uint32_t top = Calibration::kBuckets - 1;
+    while (top > 0 && past.at_least[top] == 0) --top;
+    return top;
 }
 
 [[nodiscard]] bool only_zeros(const Calibration::Past& past) noexcept {
@@ -343,8 +346,7 @@ void Calibration::maintain(Values& due) noexcept {
 
 Calibration::Tail Calibration::tail(const Past& past) noexcept {
     const auto& at_least = past.at_least;
-    std::uint32_t top = kBuckets - 1;
-    while (top > 0 && at_least[top] == 0) --top;
+    const std::uint32_t top = top_of(past);
     std::uint32_t quarter = top;
     while (quarter > 0 && std::uint32_t{at_least[quarter]} * 4 < at_least[0]) --quarter;
     const float record = at_least[top] > 0 ? static_cast<float>(at_least[top]) : 1.0F;
@@ -355,10 +357,7 @@ Calibration::Tail Calibration::tail(const Past& past) noexcept {
 }
 
 float Calibration::beyond(const Past& past, float statistic) noexcept {
-    const auto& at_least = past.at_least;
-    int top = kBucketCount - 1;
-    while (top > 0 && at_least[static_cast<std::size_t>(top)] == 0) --top;
-    const float edge = edge_of(past, top + 1);
+    const float edge = edge_of(past, static_cast<int>(top_of(past)) + 1);
     if (!(statistic > edge)) return 0.0F;
     return std::min(kBeyondBits, kBeyondPerOctave * fast_log2(std::min(statistic / edge, kLargestRatio)));
 }
@@ -378,8 +377,7 @@ float Calibration::reach_of(const Past& past) noexcept {
         const float high = edge_of(past, k + 1);
         return low + (high - low) * ((here - allowed) / (here - beyond));
     }
-    // The past is too short to show it: on beyond the record at the tail's own slope, in buckets of 1/4
-    // octave.
+    // The past is too short to show it: on beyond the record at the tail's own slope.
     const Tail shape = tail(past);
     const float shown = fast_log2(all) - fast_log2(static_cast<float>(kUnit));
     const float missing = shown < kReachBits ? kReachBits - shown : 0.0F;

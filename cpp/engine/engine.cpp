@@ -11,7 +11,7 @@ namespace argus::engine {
 namespace {
 
 constexpr std::uint32_t kStateMagic = 0x41524753;  // "SGRA" on disk
-constexpr std::uint32_t kStateVersion = 1;
+constexpr std::uint32_t kStateVersion = 2;
 
 std::string format_number(double value) {
     char text[32];

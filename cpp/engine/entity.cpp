@@ -9,9 +9,9 @@
 #include <new>
 #include <type_traits>
 
+#include "base/arithmetic.hpp"
 #include "base/assert.hpp"
 #include "base/dispatch.hpp"
-#include "base/log2.hpp"
 
 namespace argus::engine {
 namespace {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "base/arithmetic.hpp"
 #include "base/dispatch.hpp"
-#include "base/log2.hpp"
 
 namespace argus::engine {
 namespace {
@@ -27,8 +27,6 @@ struct Span {
     float* low;
     float* age;
 };
-
-ARGUS_INLINE float magnitude(float x) noexcept { return x < 0.0F ? -x : x; }
 
 ARGUS_INLINE void gather_body(const float* bits, std::size_t count, bool of_row, float* group, float* row_sum) {
     if (of_row) {

@@ -71,16 +71,17 @@ void Gate::judge(std::uint32_t slot, std::int64_t row, const Row& io) noexcept {
         }
         return;
     }
-    if (row - incident.opened > options_.hold_off_rows) {
-        const bool lasts = open_[slot] != 0;
-        incident = {.opened = row, .last_loud = row};
+    const bool raised = row - incident.opened > options_.hold_off_rows;
+    const auto kind = open_[slot] != 0 ? GateEvent::Kind::goes_on
+                      : raised         ? GateEvent::Kind::opens
+                                       : GateEvent::Kind::resumes;
+    if (raised) {
+        incident.opened = row;
         io.alarm[slot] = strength;
-        events_.push_back({slot, lasts ? GateEvent::Kind::goes_on : GateEvent::Kind::opens, strength});
-    } else {
-        incident.last_loud = row;
-        events_.push_back({slot, open_[slot] != 0 ? GateEvent::Kind::goes_on : GateEvent::Kind::resumes, strength});
     }
+    incident.last_loud = row;
     open_[slot] = 1;
+    events_.push_back({slot, kind, strength});
 }
 
 void Gate::reset(std::span<const std::uint32_t> slots) noexcept {

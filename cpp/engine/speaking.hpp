@@ -8,9 +8,8 @@
 //   incident that lasts longer raises it again.
 // Speaker (one per bank = scope): an incident is spoken once, at its first row whose strength reaches the
 //   threshold kStrengthPerBit * log2(live series * rows per day / false alarms per day), never below
-//   incident_bits; its end is spoken if its onset was. In independent noise a row reaches strength s about
-//   once in 2^(s/kStrengthPerBit) rows; bench_bank and a test measure it. Under dependence it is a starting
-//   point, not a promise.
+//   incident_bits; its end is spoken if its onset was. In independent noise no more is spoken than asked for, which a
+//   test holds; under dependence it is a starting point, not a promise.
 #pragma once
 
 #include <array>
@@ -24,7 +23,7 @@
 
 namespace argus::engine {
 
-inline constexpr float kStrengthPerBit = 1.6F;
+inline constexpr float kStrengthPerBit = 1.6F;  // of rarity: a row in 2^bits
 
 struct PolicyOptions {
     float incident_bits = 22.0F;

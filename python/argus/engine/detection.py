@@ -69,7 +69,7 @@ class Scores:
         """float32, shape (n_time,): how strange all series are together, as one machine.
 
         log2(1 + deviance / expected deviance): 1 = as expected, one more for each doubling from there on; 2 and above
-        is strange. 0 for the first 150 rows. Not a tail probability, unlike `bits`.
+        is strange. 0 for the first 150 rows. Like `bits` no tail probability.
         """
         entity_bits = np.zeros(self.bits.shape[0], np.float32)
         self._run({"entity_bits": entity_bits}, entity=True)
@@ -92,7 +92,10 @@ class Scores:
 
     @cached_property
     def parts(self) -> dict[str, NDArray[np.float32]]:
-        """Name of detector (and channel) -> its statistic, float32, shape (n_time, n_series); NaN = not observed."""
+        """Name of detector (and channel) -> its statistic, float32, shape (n_time, n_series).
+
+        NaN = not observed, below 0 = the detector abstains.
+        """
         names = list(self._bank(entity=False).channels) if self.bits.shape[1] else []
         parts = {name: np.full(self.bits.shape, np.nan, np.float32) for name in names}
         self._run({"parts": list(parts.values())})

@@ -231,13 +231,14 @@ TEST_CASE("every detector: its loops vectorise") {
         MESSAGE("skipped: this CPU has no wider vectors than the baseline to compare with");
         return;
     }
+    constexpr std::uint32_t kWide = 1024;
     for (const auto* descriptor : kDetectors) {
         const auto seconds = [&](Isa level) {
             const ScopedIsa scoped(level);
-            const auto detector = make(*descriptor, kTileSlots);
-            const std::vector<float> values(kTileSlots, 1.5F);
-            const std::vector<std::uint8_t> mask(kTileSlots, kLearn);
-            std::vector<float> statistic(descriptor->channels.size() * kTileSlots);
+            const auto detector = make(*descriptor, kWide);
+            const std::vector<float> values(kWide, 1.5F);
+            const std::vector<std::uint8_t> mask(kWide, kLearn);
+            std::vector<float> statistic(descriptor->channels.size() * kWide);
             double best = 1e9;
             for (int repeat = 0; repeat < 60; ++repeat) {
                 const auto start = std::chrono::steady_clock::now();
@@ -248,7 +249,7 @@ TEST_CASE("every detector: its loops vectorise") {
                 best = std::min(
                     best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
             }
-            return best / (20.0 * kTileSlots) * 1e9;
+            return best / (20.0 * kWide) * 1e9;
         };
         const double baseline_ns = seconds(Isa::baseline);
         const double widest_ns = seconds(argus::best_isa());

@@ -8,8 +8,8 @@
 #include <random>
 #include <vector>
 
+#include "base/arithmetic.hpp"
 #include "base/dispatch.hpp"
-#include "base/log2.hpp"
 #include "engine/calibration.hpp"
 
 using argus::Isa;

@@ -1,5 +1,5 @@
-// Base-2 logarithm and power for kernels: plain arithmetic, so that it vectorises and gives the same bits on every
-// instruction set, which libm does not promise.
+// Magnitude, base-2 logarithm and power for kernels: plain arithmetic, so that it vectorises and gives the same bits
+// on every instruction set, which libm does not promise.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,8 @@
 #include "base/dispatch.hpp"
 
 namespace argus {
+
+[[nodiscard]] ARGUS_INLINE float magnitude(float x) noexcept { return x < 0.0F ? -x : x; }
 
 // log2(x) for finite x >= 2^-126; absolute error < 3e-7 for results within +-1, else relative < 3e-7.
 // Method: x = 2^e m with m in [sqrt(1/2), sqrt(2)); log2(m) = 2/ln 2 * artanh((m - 1)/(m + 1)), odd series to
