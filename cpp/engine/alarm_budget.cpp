@@ -42,6 +42,7 @@ constexpr std::array<double, 4> kJoinMarks{1.0 / 24, 3.0 / 24, 8.0 / 24, 1.0};
 constexpr double kTailCounts = 5.0;    // the tail begins here
 constexpr double kSlopeCounts = 25.0;  // and has the slope from here to there
 constexpr double kTailShape = 20.0;    // excesses that the slope rests on
+constexpr double kUnbent = 0.5;        // of the busiest level's count: above, the hold-off bends the curve
 constexpr float kPlainFold = 1.442695F;    // bits an e-fold when no slope is known: scores that are -log2 p
 constexpr float kSteepestFold = 0.03125F;  // bits an e-fold
 
@@ -110,7 +111,7 @@ constexpr auto kDistances = [] {
     if (count >= kTailCounts) return crossing(at, counts, static_cast<float>(count));
     const double begin = std::min(kTailCounts, static_cast<double>(counts[0]));
     if (!(count < begin)) return at[0];
-    const double high = std::min(kSlopeCounts, static_cast<double>(counts[0]));
+    const double high = std::min(kSlopeCounts, kUnbent * static_cast<double>(counts[0]));
     const float from = crossing(at, counts, static_cast<float>(begin));
     float fold = kPlainFold;
     if (high > 1.5 * begin) {
@@ -474,17 +475,18 @@ void AlarmBudget::account(std::uint32_t slot) noexcept {
         for (std::uint16_t& count : ladder_[slot].spoken) count = static_cast<std::uint16_t>((count + odd) / 2);
     }
     if (state_[slot] == BudgetState::warming) return;
+    for (Realised* book : {&total_, &recent_}) {
+        book->alarms += said;
+        book->requested += promised;
+        book->days += new_days;
+    }
+    if (days_[slot] - new_days < kYoungDays) return;
     const double asked = std::sqrt(static_cast<double>(rate_[slot]) * days_[slot]);
     const double moved =
         static_cast<double>(own_octaves_[slot]) + kOwnGain * (said - promised) / std::max(1.0, asked);
     own_octaves_[slot] = static_cast<float>(std::clamp(moved, -kOwnMost, kOwnMost));
     pass_.spoken += said;
     pass_.promised += promised;
-    for (Realised* book : {&total_, &recent_}) {
-        book->alarms += said;
-        book->requested += promised;
-        book->days += new_days;
-    }
 }
 
 // Moves the floor to just below the busiest level, where the fine steps are of use.
@@ -525,7 +527,8 @@ void AlarmBudget::settle(std::uint32_t slot) noexcept {
     const double octaves = static_cast<double>(own_octaves_[slot] + pool_octaves_[pool_[slot]]);
     const double rate = static_cast<double>(rate_[slot]) * exp2_plain(-octaves);
     if (known < kYoungDays) {
-        if (pass_.absolute_days - known < kYoungDays) {
+        const bool shown = static_cast<double>(pass_.absolute[0]) >= kSlopeCounts;
+        if (!shown || pass_.absolute_days - known < kYoungDays) {
             put_in_force(slot, options_.warming_level, BudgetState::warming);
             return;
         }
@@ -534,7 +537,7 @@ void AlarmBudget::settle(std::uint32_t slot) noexcept {
         return;
     }
     const Survival survival(ladder_[slot], floor_[slot]);
-    const double most = 0.5 * static_cast<double>(survival.counts[0]) / known;
+    const double most = kUnbent * static_cast<double>(survival.counts[0]) / known;
     const double rarest = std::max(rate, std::min(kKnownCounts / known, most));
     float level = survival.level_of(rarest * known - 0.5);
     if (rarest > rate) {
