@@ -209,6 +209,11 @@ struct AlarmBudget::Survival {
         const std::span<const float> known = std::span(counts).first(kLevels);
         return floor + crossing(kHeights, known, static_cast<float>(std::max(count, 0.5)));
     }
+    // The rarest rate that is known after `known` days, of a series of `days` days.
+    [[nodiscard]] double rarest_rate(double days, double known) const noexcept {
+        const double most = kUnbent * static_cast<double>(counts[0]) / days;
+        return std::min(kKnownCounts / std::max(known, kYoungDays), most);
+    }
     [[nodiscard]] float busiest_level() const noexcept { return floor + kHeights[busiest]; }
 
     std::array<float, kLevels + 1> counts{};
@@ -433,9 +438,10 @@ void AlarmBudget::open_pool() noexcept {
     }
     pass_.typical_days = sum > 0.0 ? squares / sum : 0.0;
     pass_.floor = sum > 0.0 ? static_cast<float>(floors / sum) : 0.0F;
-    pass_.anchor_rate = static_cast<float>(kKnownCounts / std::max(pass_.typical_days, kYoungDays));
     pass_.absolute_days = 0.0;
     pass_.aligned_days = 0.0;
+    pass_.anchor_counts = 0.0;
+    pass_.anchor_days = 0.0;
     pass_.spoken = 0.0;
     pass_.promised = 0.0;
     pass_.absolute.fill(0.0F);
@@ -451,8 +457,11 @@ void AlarmBudget::gather(std::uint32_t slot) noexcept {
     pass_.absolute_days += days_[slot];
     for (std::size_t k = 0; k < kLevels; ++k) pass_.absolute[k] += survival.at(pass_.floor + kHeights[k]);
     if (days_[slot] < kYoungDays || 2.0 * days_[slot] < pass_.typical_days) return;
-    const float own = survival.level_of(static_cast<double>(pass_.anchor_rate) * days_[slot] - 0.5);
+    const double rarest = survival.rarest_rate(days_[slot], pass_.typical_days);
+    const float own = survival.level_of(rarest * days_[slot] - 0.5);
     if (!(own < kInfinite)) return;
+    pass_.anchor_counts += rarest * days_[slot];
+    pass_.anchor_days += days_[slot];
     for (std::size_t k = 0; k < kBelow + kLevels; ++k) pass_.aligned[k] += survival.at(own + kDistances[k]);
 }
 
@@ -513,8 +522,10 @@ void AlarmBudget::place_floor(std::uint32_t slot, const Survival& survival) noex
 }
 
 void AlarmBudget::close_gathering() noexcept {
-    pass_.aligned_days =
-        static_cast<double>(pass_.aligned[kBelow]) / static_cast<double>(pass_.anchor_rate);
+    // Days such that the curve has the anchors' mean rate where it is aligned.
+    pass_.aligned_days = pass_.anchor_counts > 0.0 ? static_cast<double>(pass_.aligned[kBelow]) *
+                                                         pass_.anchor_days / pass_.anchor_counts
+                                                   : 0.0;
     float& octaves = pool_octaves_[pool_[order_[pass_.first] & ~kLastOfPool]];
     const double leak = 1.0 - kPoolLeak * std::min(pass_.period_days, 1.0);
     const double excess = (pass_.spoken - pass_.promised) / std::max(pass_.promised, kKnownCounts);
@@ -537,8 +548,7 @@ void AlarmBudget::settle(std::uint32_t slot) noexcept {
         return;
     }
     const Survival survival(ladder_[slot], floor_[slot]);
-    const double most = kUnbent * static_cast<double>(survival.counts[0]) / known;
-    const double rarest = std::max(rate, std::min(kKnownCounts / known, most));
+    const double rarest = std::max(rate, survival.rarest_rate(known, known));
     float level = survival.level_of(rarest * known - 0.5);
     if (rarest > rate) {
         level += reach(kDistances, pass_.aligned, rate * pass_.aligned_days) -

@@ -106,10 +106,12 @@ private:
         std::uint32_t first = 0;  // of the pool in hand, in order_
         std::uint32_t at = 0;
         float floor = 0.0F;       // common floor of the absolute curve
-        float anchor_rate = 0.0F;
+        std::uint32_t spare = 0;
         double typical_days = 0.0;
         double absolute_days = 0.0;
         double aligned_days = 0.0;
+        double anchor_counts = 0.0;
+        double anchor_days = 0.0;
         double spoken = 0.0;
         double promised = 0.0;
         double period_days = 0.0;
