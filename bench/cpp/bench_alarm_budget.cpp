@@ -365,7 +365,7 @@ int main(int argc, char** argv) {
            0.97, true);
     const Shares alone = shares(cells.front(), 3);
     report("alarm_budget_kept/alone", alone.wide, "share", "cells within 0.5-2 x, days 10-30", alone.wide, 1.0, true);
-    if (whole) {
+    if (whole && argc < 4) {
         table({.streams = setting.streams, .days = setting.days, .per_day = 288, .hold_off_rows = 20}, fleets, false);
         table({.streams = 30, .days = 8, .per_day = 86'400, .hold_off_rows = 100}, {1, 30}, false);
     }

@@ -27,6 +27,9 @@ constexpr float kOffset = 0.5F;
 constexpr std::int32_t kOffsetRaw = 0x3F000000;
 constexpr float kHighest = 127.5F;
 constexpr std::uint8_t kNoEpisode = 255;
+constexpr std::uint8_t kPlaced = 255;
+constexpr std::uint32_t kSeekBlocks = 16;  // of the hold-off: so long a floor is sought, at most
+constexpr float kSoughtAt = 0.5F;          // bits above the floor where the least of two maxima stands
 
 constexpr std::uint32_t kGranulesMost = 128;
 constexpr std::uint32_t kVisitsPerRow = 1024;
@@ -228,7 +231,7 @@ AlarmBudget::AlarmBudget(std::uint32_t slots, BudgetOptions options)
       granules_(granule_rows_ == 0 ? 1 : (options.hold_off_rows - granule_rows_ / 2) / granule_rows_),
       ladder_(slots), floor_(slots, 0.0F), level_(slots, options.warming_level), last_loud_(slots, 0),
       observed_(slots, 0), promised_rows_(slots, 0), window_(std::size_t{slots} * granules_, 0),
-      block_max_(slots, 0), granule_max_(slots, 0), episode_from_(slots, kNoEpisode), episode_to_(slots, 0),
+      block_max_(slots, 0), granule_max_(slots, 0), sought_(slots, 0), episode_from_(slots, kNoEpisode), episode_to_(slots, 0),
       state_(slots, BudgetState::warming), rate_(slots, bounded_rate(options.alarms_per_day)),
       own_octaves_(slots, 0.0F), pool_octaves_(slots, 0.0F), promised_(slots, 0.0F), spoken_(slots, 0),
       days_(slots, 0.0), pool_(slots, 0), order_(slots, 0), cadence_(std::make_unique<Cadence>()),
@@ -279,6 +282,7 @@ void AlarmBudget::clear(std::uint32_t slot) noexcept {
     granule_max_[slot] = 0;
     episode_from_[slot] = kNoEpisode;
     episode_to_[slot] = 0;
+    sought_[slot] = 0;
     state_[slot] = BudgetState::warming;
     own_octaves_[slot] = 0.0F;
     promised_[slot] = 0.0F;
@@ -302,6 +306,7 @@ void AlarmBudget::promise(std::uint32_t slot) noexcept {
 }
 
 double AlarmBudget::days(std::uint32_t slot) const noexcept {
+    if (sought_[slot] != kPlaced) return 0.0;
     return days_[slot] + static_cast<double>(observed_[slot]) * interval_days_;
 }
 
@@ -358,8 +363,28 @@ void AlarmBudget::advance_window() noexcept {
     for (std::size_t g = granules_ - 1; g-- > 0;) {
         maximum_kernel(window_.data() + (g + 1) * count, count, window_.data() + g * count);
     }
+    for (std::uint32_t slot = 0; slot < slots_; ++slot) {
+        if (sought_[slot] != kPlaced) seek_floor(slot);
+    }
     std::fill(block_max_.begin(), block_max_.end(), std::uint8_t{0});
     block_row_ = 0;
+}
+
+// The largest score of a hold-off is about what the busiest level is. Two of them place the floor; what the
+// ladder counted before, in its coarse upper steps, is forgotten.
+void AlarmBudget::seek_floor(std::uint32_t slot) noexcept {
+    const std::uint8_t most = block_max_[slot];
+    const bool late = observed_[slot] / kSeekBlocks >= options_.hold_off_rows;
+    const bool second = most != 0 && sought_[slot] != 0;
+    if (most != 0) sought_[slot] = second ? std::min(sought_[slot], most) : most;
+    if (!second && !late) return;
+    const float floor = std::max(0.0F, edge(sought_[slot]) - kSoughtAt);
+    sought_[slot] = kPlaced;
+    move_floor(slot, floor);
+    ladder_[slot] = {};
+    observed_[slot] = 0;
+    promised_rows_[slot] = 0;
+    days_[slot] = 0.0;
 }
 
 void AlarmBudget::keep_time(Nanos mono) noexcept {
@@ -450,7 +475,7 @@ void AlarmBudget::open_pool() noexcept {
 
 void AlarmBudget::gather(std::uint32_t slot) noexcept {
     account(slot);
-    if (!(days_[slot] > 0.0)) return;
+    if (!(days_[slot] > 0.0) || sought_[slot] != kPlaced) return;
     const Survival before(ladder_[slot], floor_[slot]);
     place_floor(slot, before);
     const Survival survival(ladder_[slot], floor_[slot]);
@@ -467,6 +492,9 @@ void AlarmBudget::gather(std::uint32_t slot) noexcept {
 
 // Books what was said and promised since the last time, and takes it as feedback.
 void AlarmBudget::account(std::uint32_t slot) noexcept {
+    const auto row = static_cast<std::uint32_t>(rows_);
+    if (row - last_loud_[slot] > kLongAgo) last_loud_[slot] = row - kLongAgo;
+    if (sought_[slot] != kPlaced) return;
     promise(slot);
     const double new_days = static_cast<double>(observed_[slot]) * interval_days_;
     const double said = static_cast<double>(spoken_[slot]);
@@ -476,8 +504,6 @@ void AlarmBudget::account(std::uint32_t slot) noexcept {
     promised_rows_[slot] = 0;
     spoken_[slot] = 0;
     promised_[slot] = 0.0F;
-    const auto row = static_cast<std::uint32_t>(rows_);
-    if (row - last_loud_[slot] > kLongAgo) last_loud_[slot] = row - kLongAgo;
     if (days_[slot] > kMemoryDays) {
         days_[slot] *= 0.5;
         const std::uint16_t odd = static_cast<std::uint16_t>((slot ^ (elapsed_days_ > 2 * kMemoryDays ? 1U : 0U)) & 1U);
@@ -505,11 +531,15 @@ void AlarmBudget::place_floor(std::uint32_t slot, const Survival& survival) noex
     const bool low = survival.busiest == 0 && floor_[slot] > 0.0F;
     if (height <= kBusiestMost && !low) return;
     const float floor = std::max(0.0F, survival.busiest_level() - kBusiestAt);
-    const float up = floor - floor_[slot];
-    if (up == 0.0F) return;
     for (std::size_t k = 0; k < kLevels; ++k) {
         ladder_[slot].spoken[k] = static_cast<std::uint16_t>(survival.at(floor + kHeights[k]) + 0.5F);
     }
+    move_floor(slot, floor);
+}
+
+// All that is kept in steps follows the floor; the counts are the caller's.
+void AlarmBudget::move_floor(std::uint32_t slot, float floor) noexcept {
+    const float up = floor - floor_[slot];
     const auto move = [up](std::uint8_t& step) {
         if (step != 0) step = static_cast<std::uint8_t>(step_of(edge(step) - up));
     };
@@ -612,6 +642,7 @@ void AlarmBudget::save(Writer& writer) const {
     writer.array(std::span<const std::uint8_t>(window_));
     writer.array(std::span<const std::uint8_t>(block_max_));
     writer.array(std::span<const std::uint8_t>(granule_max_));
+    writer.array(std::span<const std::uint8_t>(sought_));
     writer.array(std::span<const std::uint8_t>(episode_from_));
     writer.array(std::span<const std::uint8_t>(episode_to_));
     writer.array(std::span<const BudgetState>(state_));
@@ -646,6 +677,7 @@ void AlarmBudget::load(Reader& reader) {
     reader.array(std::span<std::uint8_t>(window_));
     reader.array(std::span<std::uint8_t>(block_max_));
     reader.array(std::span<std::uint8_t>(granule_max_));
+    reader.array(std::span<std::uint8_t>(sought_));
     reader.array(std::span<std::uint8_t>(episode_from_));
     reader.array(std::span<std::uint8_t>(episode_to_));
     reader.array(std::span<BudgetState>(state_));

@@ -127,6 +127,8 @@ private:
     void open_pool() noexcept;
     void gather(std::uint32_t slot) noexcept;
     void account(std::uint32_t slot) noexcept;
+    void seek_floor(std::uint32_t slot) noexcept;
+    void move_floor(std::uint32_t slot, float floor) noexcept;
     void place_floor(std::uint32_t slot, const Survival& survival) noexcept;
     void close_gathering() noexcept;
     void settle(std::uint32_t slot) noexcept;
@@ -150,6 +152,7 @@ private:
                                                // then what is new of this one
     std::vector<std::uint8_t> block_max_;      // of the present block of the window
     std::vector<std::uint8_t> granule_max_;
+    std::vector<std::uint8_t> sought_;         // least maximum of a block while the floor is sought; 255 = placed
     std::vector<std::uint8_t> episode_from_;   // ladder steps that the last alarm's episode added
     std::vector<std::uint8_t> episode_to_;
     std::vector<BudgetState> state_;
