@@ -40,16 +40,19 @@ constexpr double kKnownCounts = 5.0;  // the rarest rate a series knows by itsel
 constexpr double kYoungDays = 1.0;
 constexpr double kMemoryDays = 512.0;
 constexpr double kRecentDays = 30.0;
-constexpr std::array<double, 4> kJoinMarks{1.0 / 24, 3.0 / 24, 8.0 / 24, 1.0};
+constexpr std::array<double, 5> kJoinMarks{1.0 / 24, 3.0 / 24, 8.0 / 24, 1.0, 1.5};
+
+constexpr double kStormAlarms = 4.0;        // above twice a day's: not waited for until the day is over
+constexpr double kStormEvery = 1.0 / 24.0;  // days
 
 constexpr double kTailCounts = 5.0;    // the tail begins here
 constexpr double kSlopeCounts = 25.0;  // and has the slope from here to there
-constexpr double kTailShape = 20.0;    // excesses that the slope rests on
 constexpr double kUnbent = 0.5;        // of the busiest level's count: above, the hold-off bends the curve
-constexpr float kPlainFold = 1.442695F;    // bits an e-fold when no slope is known: scores that are -log2 p
-constexpr float kSteepestFold = 0.03125F;  // bits an e-fold
+constexpr float kPlainHalving = 1.0F;       // bits that halve a rate when no slope is known: scores that are -log2 p
+constexpr float kSteepestHalving = 0.02F;   // bits
+constexpr double kFewestCounts = 1e-9;
 
-constexpr double kOwnGain = 0.5;  // octaves of rate per alarm too many
+constexpr double kOwnGain = 1.0;  // octaves of rate per alarm too many, at first
 constexpr double kOwnMost = 6.0;
 constexpr double kPoolGain = 0.5;  // octaves of rate per share too many
 constexpr double kPoolMost = 2.0;
@@ -108,22 +111,19 @@ constexpr auto kDistances = [] {
     return at[k - 1] + share * (at[k] - at[k - 1]);
 }
 
-// The same below the last counts too, where the curve goes on as an exponential tail of which only
-// kTailShape excesses are known: (1 + x/n)^-n for e^-x, which is exact on average (Bernardo's predictive law).
+// The same below the last counts too, where the curve goes on as an exponential tail.
 [[nodiscard]] float reach(std::span<const float> at, std::span<const float> counts, double count) noexcept {
     if (count >= kTailCounts) return crossing(at, counts, static_cast<float>(count));
     const double begin = std::min(kTailCounts, static_cast<double>(counts[0]));
     if (!(count < begin)) return at[0];
     const double high = std::min(kSlopeCounts, kUnbent * static_cast<double>(counts[0]));
     const float from = crossing(at, counts, static_cast<float>(begin));
-    float fold = kPlainFold;
+    float halving = kPlainHalving;
     if (high > 1.5 * begin) {
-        const float fall = fast_log2(static_cast<float>(high / begin)) * 0.69314718F;
-        fold = std::max((from - crossing(at, counts, static_cast<float>(high))) / fall, kSteepestFold);
+        const float octaves = fast_log2(static_cast<float>(high / begin));
+        halving = std::max((from - crossing(at, counts, static_cast<float>(high))) / octaves, kSteepestHalving);
     }
-    const double octaves = static_cast<double>(fast_log2(static_cast<float>(begin / std::max(count, 1e-9))));
-    const double folds = kTailShape * (exp2_plain(octaves / kTailShape) - 1.0);
-    return from + static_cast<float>(folds) * fold;
+    return from + halving * fast_log2(static_cast<float>(begin / std::max(count, kFewestCounts)));
 }
 
 // A row against the levels in force.
@@ -345,7 +345,9 @@ void AlarmBudget::learn_window(std::uint32_t slot, std::uint8_t before, std::uin
     if (speaks) {
         episode_from_[slot] = before;
         episode_to_[slot] = std::max(before, now);
-        if (state_[slot] != BudgetState::warming) ++spoken_[slot];
+        if (state_[slot] == BudgetState::warming) return;
+        ++spoken_[slot];
+        if (static_cast<double>(spoken_[slot]) > kStormAlarms + 2.0 * static_cast<double>(rate_[slot])) storm_ = 1;
     } else if (episode_from_[slot] != kNoEpisode && before == episode_to_[slot]) {
         episode_to_[slot] = now;
     }
@@ -396,6 +398,7 @@ void AlarmBudget::keep_time(Nanos mono) noexcept {
     if (pass_.running != 0) return;
     const double now = elapsed_days_ + static_cast<double>(rows_ - rows_at_pass_) * interval_days_;
     bool due = join_pending_ != 0 || now - elapsed_days_ >= 1.0;
+    due |= storm_ != 0 && now - elapsed_days_ >= kStormEvery;
     for (const double mark : kJoinMarks) {
         due |= elapsed_days_ - joined_days_ < mark && now - joined_days_ >= mark;
     }
@@ -410,6 +413,7 @@ void AlarmBudget::begin_pass() noexcept {
     elapsed_days_ = now;
     rows_at_pass_ = rows_;
     join_pending_ = 0;
+    storm_ = 0;
     const double kept = 1.0 - std::min(pass_.period_days / kRecentDays, 1.0);
     recent_ = {recent_.alarms * kept, recent_.requested * kept, recent_.days * kept};
     std::fill(pool_begin_.begin(), pool_begin_.end(), 0U);
@@ -663,6 +667,7 @@ void AlarmBudget::save(Writer& writer) const {
     writer.pod(rows_at_pass_);
     writer.pod(block_row_);
     writer.pod(join_pending_);
+    writer.pod(storm_);
     writer.pod(total_);
     writer.pod(recent_);
 }
@@ -698,6 +703,7 @@ void AlarmBudget::load(Reader& reader) {
     rows_at_pass_ = reader.pod<std::uint64_t>();
     block_row_ = reader.pod<std::uint32_t>();
     join_pending_ = reader.pod<std::uint32_t>();
+    storm_ = reader.pod<std::uint32_t>();
     total_ = reader.pod<Realised>();
     recent_ = reader.pod<Realised>();
 }

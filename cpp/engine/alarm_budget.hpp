@@ -174,6 +174,7 @@ private:
     std::uint64_t rows_at_pass_ = 0;
     std::uint32_t block_row_ = 0;
     std::uint32_t join_pending_ = 0;
+    std::uint32_t storm_ = 0;     // a series spoke far more than a day's request since the last pass
     Realised total_;
     Realised recent_;
 
