@@ -32,7 +32,7 @@ constexpr std::uint32_t kSeekBlocks = 16;  // of the hold-off: so long a floor i
 constexpr float kSoughtAt = 0.5F;          // bits above the floor where the least of two maxima stands
 
 constexpr std::uint32_t kGranulesMost = 128;
-constexpr std::uint32_t kVisitsPerRow = 1024;
+constexpr std::uint32_t kVisitsPerRow = 512;
 constexpr std::uint32_t kLastOfPool = 0x80000000U;
 constexpr std::uint32_t kLongAgo = 1U << 30;
 
@@ -480,9 +480,8 @@ void AlarmBudget::open_pool() noexcept {
 void AlarmBudget::gather(std::uint32_t slot) noexcept {
     account(slot);
     if (!(days_[slot] > 0.0) || sought_[slot] != kPlaced) return;
-    const Survival before(ladder_[slot], floor_[slot]);
-    place_floor(slot, before);
-    const Survival survival(ladder_[slot], floor_[slot]);
+    Survival survival(ladder_[slot], floor_[slot]);
+    if (place_floor(slot, survival)) survival = Survival(ladder_[slot], floor_[slot]);
     pass_.absolute_days += days_[slot];
     for (std::size_t k = 0; k < kLevels; ++k) pass_.absolute[k] += survival.at(pass_.floor + kHeights[k]);
     if (days_[slot] < kYoungDays || 2.0 * days_[slot] < pass_.typical_days) return;
@@ -529,16 +528,17 @@ void AlarmBudget::account(std::uint32_t slot) noexcept {
 }
 
 // Moves the floor to just below the busiest level, where the fine steps are of use.
-void AlarmBudget::place_floor(std::uint32_t slot, const Survival& survival) noexcept {
-    if (ladder_[slot].spoken[survival.busiest] < kBusiestCounts) return;
+bool AlarmBudget::place_floor(std::uint32_t slot, const Survival& survival) noexcept {
+    if (ladder_[slot].spoken[survival.busiest] < kBusiestCounts) return false;
     const float height = kHeights[survival.busiest];
     const bool low = survival.busiest == 0 && floor_[slot] > 0.0F;
-    if (height <= kBusiestMost && !low) return;
+    if (height <= kBusiestMost && !low) return false;
     const float floor = std::max(0.0F, survival.busiest_level() - kBusiestAt);
     for (std::size_t k = 0; k < kLevels; ++k) {
         ladder_[slot].spoken[k] = static_cast<std::uint16_t>(survival.at(floor + kHeights[k]) + 0.5F);
     }
     move_floor(slot, floor);
+    return true;
 }
 
 // All that is kept in steps follows the floor; the counts are the caller's.

@@ -16,7 +16,7 @@
 //   series and, in common, per pool. A request may change at any time: the feedback is relative to it.
 // Young series: below one day the level at which the mean sibling speaks r times a day; without siblings the
 //   caller's warming level. Refreshes come 1, 3, 8 and 24 hours after a series joined, then daily, in slices of
-//   1,024 series a row.
+//   512 series a row.
 //
 // A day is 86,400 s of rows seen: observed rows times the median interval between rows, so gaps, steps and
 // jumps of the clock count nothing. NaN and infinite scores are missing: they teach nothing and age only the
@@ -129,7 +129,7 @@ private:
     void account(std::uint32_t slot) noexcept;
     void seek_floor(std::uint32_t slot) noexcept;
     void move_floor(std::uint32_t slot, float floor) noexcept;
-    void place_floor(std::uint32_t slot, const Survival& survival) noexcept;
+    [[nodiscard]] bool place_floor(std::uint32_t slot, const Survival& survival) noexcept;
     void close_gathering() noexcept;
     void settle(std::uint32_t slot) noexcept;
     void put_in_force(std::uint32_t slot, float level, BudgetState state) noexcept;
