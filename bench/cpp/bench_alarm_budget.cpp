@@ -1,7 +1,9 @@
 // Alarms a day, asked for and spoken. Eight families of series without anomalies, a plain score of each, five requests:
 // a cell is a family at a request, its figure the alarms spoken over the alarms asked for, by age of the series.
 //
-//     bench_alarm_budget [STREAMS [DAYS]]     more of both, fleets of several sizes, other row rates: a table as remarks
+//     bench_alarm_budget [STREAMS [DAYS]]     more of both, fleets of several sizes, other row rates
+//
+// Tables come as remarks: shares of cells within 0.5-2 and within 0.8-1.25 of the request, [least, most], by age.
 //
 // With ARGUS_DATA set, also the six unlabelled series of the Numenta benchmark under $ARGUS_DATA/nab.
 #include <algorithm>
@@ -263,8 +265,8 @@ std::vector<std::vector<Cell>> table(const Setting& setting, const std::vector<s
         for (std::size_t a = 0; a < kTableAges; ++a) {
             if (kAges[a][0] >= setting.days) continue;
             const Shares s = shares(cells[f], a);
-            std::printf("  d%d-%d %.2f/%.2f [%.2f %.2f]", kAges[a][0], std::min(kAges[a][1], setting.days), s.wide, s.narrow,
-                        s.least, s.most);
+            std::printf("  d%d-%d %.2f/%.2f [%.2f %.2f]", kAges[a][0], std::min(kAges[a][1], setting.days),
+                        s.wide, s.narrow, s.least, s.most);
         }
         std::printf("\n");
         std::fflush(stdout);
@@ -289,13 +291,17 @@ bool speed() {
     };
     run(60 * argus::kSecond);
     const double per_score = best_of(5, [&] { run(argus::kSecond); }) / static_cast<double>(kRows * kSlots) * 1e9;
-    double longest = 0;
-    for (std::size_t r = 0; r < kRows; ++r) {
-        const std::span<const float> at = std::span(scores).subspan(r * kSlots, kSlots);
-        const double start = argus::bench::seconds_now();
-        (void)budget.step(at, row);
-        longest = std::max(longest, argus::bench::seconds_now() - start);
-        row += 60 * argus::kSecond;
+    double longest = 1e9;  // the least of three: what the work takes, not what else the machine does
+    for (int repeat = 0; repeat < 3; ++repeat) {
+        double slowest = 0;
+        for (std::size_t r = 0; r < kRows; ++r) {
+            const std::span<const float> at = std::span(scores).subspan(r * kSlots, kSlots);
+            const double start = argus::bench::seconds_now();
+            (void)budget.step(at, row);
+            slowest = std::max(slowest, argus::bench::seconds_now() - start);
+            row += 60 * argus::kSecond;
+        }
+        longest = std::min(longest, slowest);
     }
     argus::Writer writer(1, 1);
     budget.save(writer);
@@ -362,12 +368,15 @@ int main(int argc, char** argv) {
                                                   : std::vector<std::size_t>{1, setting.streams};
     const auto cells = table(setting, fleets, whole);
     const Shares pooled = shares(cells.back(), kSteadyAge);
-    pass &= report("alarm_budget_kept/pooled", pooled.wide, "share", "cells within 0.5-2 x, from day 10", pooled.wide, 1.0,
-                   pooled.wide >= 1.0);
-    report("alarm_budget_kept_narrow/pooled", pooled.narrow, "share", "cells within 0.8-1.25 x, from day 10", pooled.narrow,
-           0.97, true);
+    constexpr const char* kWide = "cells within 0.5-2 x, from day 10";
+    constexpr const char* kNarrow = "cells within 0.8-1.25 x, from day 10";
+    pass &= report("alarm_budget_kept/pooled", pooled.wide, "share", kWide, pooled.wide, 1.0, pooled.wide >= 1.0);
+    // 30 streams ask for 6 alarms in 20 days at 0.01 a day: too few to hold them to 25 %.
+    const bool narrow = !whole || pooled.narrow >= 0.97;
+    pass &= report("alarm_budget_kept_narrow/pooled", pooled.narrow, "share", kNarrow, pooled.narrow,
+                   whole ? 0.97 : 0.0, narrow);
     const Shares alone = shares(cells.front(), kSteadyAge);
-    report("alarm_budget_kept/alone", alone.wide, "share", "cells within 0.5-2 x, from day 10", alone.wide, 1.0, true);
+    report("alarm_budget_kept/alone", alone.wide, "share", kWide, alone.wide, 0.0, true);
     if (whole) {
         table({.streams = setting.streams, .days = setting.days, .per_day = 288, .hold_off_rows = 20}, fleets, false);
         for (const std::uint32_t hold_off_rows : {100U, 6000U}) {

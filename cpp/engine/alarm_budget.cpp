@@ -42,7 +42,7 @@ constexpr double kMemoryDays = 512.0;
 constexpr double kRecentDays = 30.0;
 constexpr std::array<double, 5> kJoinMarks{1.0 / 24, 3.0 / 24, 8.0 / 24, 1.0, 1.5};
 
-constexpr double kStormAlarms = 4.0;        // above twice a day's: not waited for until the day is over
+constexpr double kStormAlarms = 4.0;        // above twice a day's: feedback does not wait for the day's end
 constexpr double kStormEvery = 1.0 / 24.0;  // days
 
 constexpr double kTailCounts = 5.0;    // the tail begins here
@@ -174,7 +174,8 @@ ARGUS_KERNEL(window_kernel, window_body,
               std::uint8_t* granule_max, std::uint8_t* before, std::uint8_t* flags),
              (window, step, count, block_max, granule_max, before, flags))
 
-ARGUS_KERNEL(maximum_kernel, maximum_body, (const std::uint8_t* other, std::size_t count, std::uint8_t* values),
+ARGUS_KERNEL(maximum_kernel, maximum_body,
+             (const std::uint8_t* other, std::size_t count, std::uint8_t* values),
              (other, count, values))
 
 [[nodiscard]] float bounded_rate(double alarms_per_day) noexcept {
@@ -231,7 +232,8 @@ AlarmBudget::AlarmBudget(std::uint32_t slots, BudgetOptions options)
       granules_(granule_rows_ == 0 ? 1 : (options.hold_off_rows - granule_rows_ / 2) / granule_rows_),
       ladder_(slots), floor_(slots, 0.0F), level_(slots, options.warming_level), last_loud_(slots, 0),
       observed_(slots, 0), promised_rows_(slots, 0), window_(std::size_t{slots} * granules_, 0),
-      block_max_(slots, 0), granule_max_(slots, 0), sought_(slots, 0), episode_from_(slots, kNoEpisode), episode_to_(slots, 0),
+      block_max_(slots, 0), granule_max_(slots, 0), sought_(slots, 0),
+      episode_from_(slots, kNoEpisode), episode_to_(slots, 0),
       state_(slots, BudgetState::warming), rate_(slots, bounded_rate(options.alarms_per_day)),
       own_octaves_(slots, 0.0F), pool_octaves_(slots, 0.0F), promised_(slots, 0.0F), spoken_(slots, 0),
       days_(slots, 0.0), pool_(slots, 0), order_(slots, 0), cadence_(std::make_unique<Cadence>()),
@@ -347,7 +349,10 @@ void AlarmBudget::learn_window(std::uint32_t slot, std::uint8_t before, std::uin
         episode_to_[slot] = std::max(before, now);
         if (state_[slot] == BudgetState::warming) return;
         ++spoken_[slot];
-        if (static_cast<double>(spoken_[slot]) > kStormAlarms + 2.0 * static_cast<double>(rate_[slot])) storm_ = 1;
+        ++said_;
+        const bool series = static_cast<double>(spoken_[slot]) > kStormAlarms + 2.0 * static_cast<double>(rate_[slot]);
+        const bool scope = static_cast<double>(said_) > kStormAlarms + 2.0 * rate_of_all_;
+        if (series || scope) storm_ = 1;
     } else if (episode_from_[slot] != kNoEpisode && before == episode_to_[slot]) {
         episode_to_[slot] = now;
     }
@@ -414,6 +419,7 @@ void AlarmBudget::begin_pass() noexcept {
     rows_at_pass_ = rows_;
     join_pending_ = 0;
     storm_ = 0;
+    said_ = 0;
     const double kept = 1.0 - std::min(pass_.period_days / kRecentDays, 1.0);
     recent_ = {recent_.alarms * kept, recent_.requested * kept, recent_.days * kept};
     std::fill(pool_begin_.begin(), pool_begin_.end(), 0U);
@@ -447,6 +453,7 @@ void AlarmBudget::run_pass() noexcept {
         pass_.first = pass_.at;
         if (pass_.at == slots_) {
             pass_.running = 0;
+            rate_of_all_ = pass_.rate_of_all;
         } else {
             open_pool();
         }
@@ -509,8 +516,8 @@ void AlarmBudget::account(std::uint32_t slot) noexcept {
     promised_[slot] = 0.0F;
     if (days_[slot] > kMemoryDays) {
         days_[slot] *= 0.5;
-        const std::uint16_t odd = static_cast<std::uint16_t>((slot ^ (elapsed_days_ > 2 * kMemoryDays ? 1U : 0U)) & 1U);
-        for (std::uint16_t& count : ladder_[slot].spoken) count = static_cast<std::uint16_t>((count + odd) / 2);
+        const std::uint16_t up = slot & 1U;  // siblings round both ways
+        for (std::uint16_t& count : ladder_[slot].spoken) count = static_cast<std::uint16_t>((count + up) / 2);
     }
     if (state_[slot] == BudgetState::warming) return;
     for (Realised* book : {&total_, &recent_}) {
@@ -596,6 +603,7 @@ void AlarmBudget::settle(std::uint32_t slot) noexcept {
 void AlarmBudget::put_in_force(std::uint32_t slot, float level, BudgetState state) noexcept {
     promise(slot);
     state_[slot] = state;
+    if (state != BudgetState::warming) pass_.rate_of_all += static_cast<double>(rate_[slot]);
     const float now = level == level ? level : kInfinite;
     const std::size_t granule = block_row_ / granule_rows_;
     const std::uint8_t recent = std::max(window_[granule * slots_ + slot], block_max_[slot]);
@@ -668,6 +676,8 @@ void AlarmBudget::save(Writer& writer) const {
     writer.pod(block_row_);
     writer.pod(join_pending_);
     writer.pod(storm_);
+    writer.pod(said_);
+    writer.pod(rate_of_all_);
     writer.pod(total_);
     writer.pod(recent_);
 }
@@ -704,6 +714,8 @@ void AlarmBudget::load(Reader& reader) {
     block_row_ = reader.pod<std::uint32_t>();
     join_pending_ = reader.pod<std::uint32_t>();
     storm_ = reader.pod<std::uint32_t>();
+    said_ = reader.pod<std::uint32_t>();
+    rate_of_all_ = reader.pod<double>();
     total_ = reader.pod<Realised>();
     recent_ = reader.pod<Realised>();
 }

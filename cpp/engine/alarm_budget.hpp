@@ -11,19 +11,22 @@
 //   ladder gives the level of r0; the step from r0 to r is read from the ladders of its siblings (its pool: the
 //   same metric elsewhere), each laid on its own level of 5/T: place from the series, shape from its siblings
 //   (the index flood of hydrology: Dalrymple 1960; Hosking and Wallis 1997). Beyond the last 5 counts of the
-//   pool the tail is exponential, priced for the uncertainty of its scale.
+//   pool the tail is exponential.
 // Feedback: what was spoken against what was promised moves the rate asked of the ladder, in octaves, per
 //   series and, in common, per pool. A request may change at any time: the feedback is relative to it.
-// Young series: below one day the level at which the mean sibling speaks r times a day; without siblings the
-//   caller's warming level. Refreshes come 1, 3, 8 and 24 hours after a series joined, then daily, in slices of
-//   512 series a row.
+// Young series: below one day the level at which the mean sibling speaks r times a day, once the siblings show
+//   25 counts in more than a day; else the caller's warming level.
+// Refresh: when a series joins, 1, 3, 8, 24 and 36 hours later, then daily, and within the hour when a series or
+//   the scope spoke far more than its day's request; in slices of 512 series a row.
 //
 // A day is 86,400 s of rows seen: observed rows times the median interval between rows, so gaps, steps and
 // jumps of the clock count nothing. NaN and infinite scores are missing: they teach nothing and age only the
 // hold-off, which counts rows of the scope.
 //
 // Not promised: that alarms are false (unconfirmed, the request is a budget for all alarms); single streams to
-// better than Poisson noise; days 0-3; requests above half of what the hold-off admits. Cost: bench_alarm_budget.
+// better than Poisson noise; the first three days, or a process whose memory is longer than its history; requests
+// above half of what the hold-off admits. A series without siblings errs to the quiet side where its tail is
+// lighter than exponential, until it has seen what it asks for. Cost and figures: bench_alarm_budget.
 #pragma once
 
 #include <array>
@@ -115,6 +118,7 @@ private:
         double spoken = 0.0;
         double promised = 0.0;
         double period_days = 0.0;
+        double rate_of_all = 0.0;
         std::array<float, kLevels> absolute{};           // counts at levels above `floor`
         std::array<float, kBelow + kLevels> aligned{};   // counts at distances from each one's own level
     };
@@ -174,7 +178,9 @@ private:
     std::uint64_t rows_at_pass_ = 0;
     std::uint32_t block_row_ = 0;
     std::uint32_t join_pending_ = 0;
-    std::uint32_t storm_ = 0;     // a series spoke far more than a day's request since the last pass
+    std::uint32_t storm_ = 0;     // far more than a day's request was spoken since the last pass
+    std::uint32_t said_ = 0;      // alarms since the last pass, outside of warming
+    double rate_of_all_ = 0.0;    // alarms a day that all series ask for, outside of warming
     Realised total_;
     Realised recent_;
 

@@ -284,6 +284,27 @@ TEST_CASE("alarm budget: a broken promise is told, a kept one is not") {
     CHECK(budget.broken());
 }
 
+TEST_CASE("alarm budget: a storm over many series raises their levels within two hours") {
+    constexpr std::uint32_t kSeries = 100;
+    AlarmBudget budget(kSeries, {.alarms_per_day = 0.01});  // one a day of all
+    Bits bits(17);
+    std::int64_t row = 0;
+    run(budget, kSeries, bits, row, 12, 1);
+    std::vector<float> scores(kSeries);
+    const auto hours = [&](int count, float scale) {
+        for (const std::int64_t end = row + 60 * count; row < end; ++row) {
+            for (float& s : scores) s = scale * bits();
+            (void)budget.step(scores, row * kMinute);
+        }
+    };
+    hours(1, 1.0F);
+    const float calm = budget.levels()[0];
+    hours(1, 1.0F);
+    CHECK(calm == budget.levels()[0]);
+    hours(3, 1.6F);
+    CHECK(budget.levels()[0] > calm);
+}
+
 TEST_CASE("alarm budget: state resumes bit for bit, also within a refresh, on every instruction set") {
     constexpr std::uint32_t kSlots = 1500;  // a refresh takes several rows
     const argus::Isa best = argus::best_isa();
@@ -317,6 +338,23 @@ TEST_CASE("alarm budget: state resumes bit for bit, also within a refresh, on ev
         argus::Reader reader(at_cut, 7, 1);
         CHECK_THROWS_AS(other.load(reader), argus::CodecError);
     }
+}
+
+TEST_CASE("alarm budget: old days are half forgotten, the rate is kept") {
+    constexpr std::uint32_t kSeries = 10;
+    AlarmBudget budget(kSeries, {.alarms_per_day = 0.1, .warming_level = 30.0F, .hold_off_rows = 10});
+    Bits bits(18);
+    std::vector<float> scores(kSeries);
+    double alarms = 0;
+    for (std::int64_t row = 0; row < 900 * 24; ++row) {
+        for (float& s : scores) s = bits();
+        const auto said = budget.step(scores, row * 60 * kMinute);
+        if (row >= 700 * 24) alarms += static_cast<double>(said.size());
+    }
+    CHECK(budget.days(0) > 256.0);
+    CHECK(budget.days(0) <= 513.0);
+    CHECK(alarms / 200.0 > 0.75);
+    CHECK(alarms / 200.0 < 1.33);
 }
 
 TEST_CASE("alarm budget: no score makes a level that is not a number") {
