@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "report.hpp"
-#include "base/log2.hpp"
+#include "base/arithmetic.hpp"
 #include "engine/alarm_budget.hpp"
 
 namespace {

@@ -41,6 +41,34 @@ py::str text(std::string_view bytes) {
     return py::reinterpret_steal<py::str>(decoded);
 }
 
+py::dict budget_totals(const engine::AlarmBudget& budget) {
+    const engine::Realised whole = budget.realised();
+    py::dict out;
+    out["alarms"] = whole.alarms;
+    out["requested"] = whole.requested;
+    out["series_days"] = whole.days;
+    out["broken"] = budget.broken();
+    return out;
+}
+
+py::dict budget_dict(const engine::AlarmBudget& budget, std::span<const std::uint32_t> slots) {
+    constexpr const char* kStates[] = {"warming", "pooled", "own"};
+    const auto count = static_cast<py::ssize_t>(slots.size());
+    py::array_t<float> levels(count);
+    py::array_t<double> days(count);
+    py::list states;
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+        levels.mutable_data()[i] = budget.levels()[slots[i]];
+        days.mutable_data()[i] = budget.days(slots[i]);
+        states.append(kStates[static_cast<std::size_t>(budget.state(slots[i]))]);
+    }
+    py::dict out = budget_totals(budget);
+    out["levels"] = levels;
+    out["days"] = days;
+    out["states"] = states;
+    return out;
+}
+
 py::dict scope_to_dict(const Scope& scope) {
     py::dict out;
     out["kind"] = to_string(scope.kind);

@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "engine/alarm_budget.hpp"
 #include "engine/event_plane.hpp"
 #include "engine/host_plane.hpp"
 #include "model/anomaly.hpp"
@@ -21,6 +22,9 @@ namespace argus::bindings {
 [[nodiscard]] pybind11::dict scope_to_dict(const Scope& scope);
 [[nodiscard]] pybind11::dict anomaly_to_dict(const Anomaly& anomaly);  // keys of argus.schema.Anomaly but `host`
 [[nodiscard]] pybind11::dict processes_to_dict(const sources::ProcessTable& table);
+[[nodiscard]] pybind11::dict budget_totals(const engine::AlarmBudget& budget);
+// The same, and of each of `slots` its level, state and days.
+[[nodiscard]] pybind11::dict budget_dict(const engine::AlarmBudget& budget, std::span<const std::uint32_t> slots);
 [[nodiscard]] pybind11::dict reject_dict(std::span<const std::uint32_t> counts);  // reason -> count, zeros left out
 [[nodiscard]] pybind11::dict reject_dict(std::span<const std::uint64_t> counts);
 [[nodiscard]] pybind11::list source_list(const engine::EventPlane& plane);

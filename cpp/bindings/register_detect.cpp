@@ -5,9 +5,11 @@
 #include <pybind11/stl.h>
 
 #include <cmath>
+#include <numeric>
 #include <optional>
 #include <string>
 
+#include "bindings/convert.hpp"
 #include "bindings/register.hpp"
 #include "engine/bank.hpp"
 
@@ -102,6 +104,12 @@ py::list drivers(engine::Bank& bank) {
     return strongest;
 }
 
+py::dict budget(const engine::Bank& bank) {
+    std::vector<std::uint32_t> slots(bank.capacity());
+    std::iota(slots.begin(), slots.end(), 0U);
+    return budget_dict(bank.budget(), slots);
+}
+
 template <class T>
 void define_run(py::class_<engine::Bank>& bank) {
     bank.def("run", &run<T>, py::arg("values").noconvert(), py::arg("times_ns").noconvert(), py::kw_only(),
@@ -120,10 +128,11 @@ void register_detect(pybind11::module_& m) {
              py::arg("entity") = true);
     define_run<float>(bank);
     define_run<double>(bank);
+    bank.def("budget", &budget);
+    bank.def("join", &engine::Bank::join);
     bank.def_property_readonly("channels", &engine::Bank::channels);
     bank.def_property_readonly("drivers", &drivers);
     bank.def_property_readonly("infinities", &engine::Bank::infinities);
-    bank.def_property_readonly("threshold_bits", &engine::Bank::threshold_bits);
 }
 
 }  // namespace argus::bindings

@@ -155,6 +155,16 @@ py::dict latest(const Engine& engine) {
     return out;
 }
 
+py::dict budget(const Engine& engine) {
+    const auto slots = live_slots(engine);
+    py::dict out = budget_dict(engine.bank().budget(), slots);
+    py::list names;
+    for (const auto slot : slots) names.append(text(engine.series(slot)->full_name()));
+    out["names"] = names;
+    out["alarms_per_day"] = engine.bank().false_alarms_per_day();
+    return out;
+}
+
 py::object history(const Engine& engine, const std::string& name) {
     for (const auto slot : live_slots(engine)) {
         if (engine.series(slot)->full_name() != name) continue;
@@ -409,6 +419,9 @@ py::dict process_groups(Engine& engine, const std::string& by) {
 void bind_reading(py::class_<Engine>& c) {
     c.def("latest", &latest)
         .def("history", &history)
+        .def("budget", &budget)
+        .def("budget_totals", [](const Engine& engine) { return budget_totals(engine.bank().budget()); })
+        .def("confirm", &Engine::confirm)
         .def("processes",
              [](Engine& engine) {
                  return engine.host() != nullptr ? processes_to_dict(engine.host()->processes()) : py::dict();

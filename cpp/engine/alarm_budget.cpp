@@ -7,9 +7,9 @@
 #include <stdexcept>
 #include <string>
 
+#include "base/arithmetic.hpp"
 #include "base/assert.hpp"
 #include "base/dispatch.hpp"
-#include "base/log2.hpp"
 #include "engine/speaking.hpp"
 
 namespace argus::engine {
@@ -32,7 +32,7 @@ constexpr std::uint32_t kSeekBlocks = 16;  // of the hold-off: so long a floor i
 constexpr float kSoughtAt = 0.5F;          // bits above the floor where the least of two maxima stands
 
 constexpr std::uint32_t kGranulesMost = 128;
-constexpr std::uint32_t kVisitsPerRow = 512;
+constexpr std::uint32_t kVisitsPerRefresh = 4096;
 constexpr std::uint32_t kLastOfPool = 0x80000000U;
 constexpr std::uint32_t kLongAgo = 1U << 30;
 
@@ -261,6 +261,7 @@ AlarmBudget::AlarmBudget(AlarmBudget&&) noexcept = default;
 AlarmBudget& AlarmBudget::operator=(AlarmBudget&&) noexcept = default;
 
 void AlarmBudget::assign(std::uint32_t slot, std::uint32_t pool) noexcept {
+    if (slot >= used_) use(slot + 1);
     pool_[slot] = std::min(pool, slots_ - 1);
     clear(slot);
 }
@@ -269,7 +270,23 @@ void AlarmBudget::reset(std::span<const std::uint32_t> slots) noexcept {
     for (const std::uint32_t slot : slots) clear(slot);
 }
 
+// What was kept of a slot before its first row is as new: only the hold-off counts from now.
+void AlarmBudget::use(std::uint32_t slots) noexcept {
+    for (; used_ < slots; ++used_) {
+        last_loud_[used_] = static_cast<std::uint32_t>(rows_) - kLongAgo;
+        rate_[used_] = bounded_rate(options_.alarms_per_day);
+    }
+}
+
+void AlarmBudget::warm_at(float level) noexcept {
+    options_.warming_level = level;
+    for (std::uint32_t slot = 0; slot < slots_; ++slot) {
+        level_[slot] = state_[slot] == BudgetState::warming ? level : level_[slot];
+    }
+}
+
 void AlarmBudget::clear(std::uint32_t slot) noexcept {
+    if (slot >= used_) return;
     promise(slot);
     total_.alarms += static_cast<double>(spoken_[slot]);
     total_.requested += static_cast<double>(promised_[slot]);
@@ -299,6 +316,11 @@ void AlarmBudget::request(std::uint32_t slot, double alarms_per_day) noexcept {
     rate_[slot] = bounded_rate(alarms_per_day);
 }
 
+void AlarmBudget::request_of_each(double alarms_per_day) noexcept {
+    options_.alarms_per_day = alarms_per_day;
+    for (std::uint32_t slot = 0; slot < used_; ++slot) request(slot, alarms_per_day);
+}
+
 // What the rows since the last call were promised, at the request of their time.
 void AlarmBudget::promise(std::uint32_t slot) noexcept {
     const double days = static_cast<double>(observed_[slot] - promised_rows_[slot]) * interval_days_;
@@ -313,11 +335,13 @@ double AlarmBudget::days(std::uint32_t slot) const noexcept {
 }
 
 std::span<const std::uint32_t> AlarmBudget::step(std::span<const float> scores, Nanos mono) noexcept {
-    const std::size_t count = slots_;
+    ARGUS_ASSERT(scores.size() <= slots_);
+    if (scores.size() > used_) use(static_cast<std::uint32_t>(scores.size()));
+    const std::size_t count = scores.size();
     row_kernel(scores.data(), floor_.data(), level_.data(), count, static_cast<std::uint32_t>(rows_),
                options_.hold_off_rows, last_loud_.data(), observed_.data(), step_now_.data(), flags_.data());
     const std::size_t granule = block_row_ / granule_rows_;
-    window_kernel(window_.data() + granule * count, step_now_.data(), count, block_max_.data(),
+    window_kernel(window_.data() + granule * slots_, step_now_.data(), count, block_max_.data(),
                   granule_max_.data(), step_before_.data(), flags_.data());
     speaks_.clear();
     constexpr std::size_t kWord = sizeof(std::uint64_t);
@@ -335,7 +359,7 @@ std::span<const std::uint32_t> AlarmBudget::step(std::span<const float> scores, 
     }
     advance_window();
     keep_time(mono);
-    if (pass_.running != 0) run_pass();
+    if (pass_.running != 0 && rows_ % kRefreshRows == 0) run_pass();
     return speaks_;
 }
 
@@ -362,18 +386,18 @@ void AlarmBudget::learn_window(std::uint32_t slot, std::uint8_t before, std::uin
 // present one stands, and of the maximum of the present one (van Herk 1992): O(1) a row.
 void AlarmBudget::advance_window() noexcept {
     if (++block_row_ % granule_rows_ != 0) return;
-    const std::size_t count = slots_;
+    const std::size_t count = used_;
     const std::size_t done = block_row_ / granule_rows_;
-    std::memcpy(window_.data() + (done - 1) * count, granule_max_.data(), count);
-    std::fill(granule_max_.begin(), granule_max_.end(), std::uint8_t{0});
+    std::memcpy(window_.data() + (done - 1) * slots_, granule_max_.data(), count);
+    std::fill_n(granule_max_.begin(), count, std::uint8_t{0});
     if (done < granules_) return;
     for (std::size_t g = granules_ - 1; g-- > 0;) {
-        maximum_kernel(window_.data() + (g + 1) * count, count, window_.data() + g * count);
+        maximum_kernel(window_.data() + (g + 1) * slots_, count, window_.data() + g * slots_);
     }
-    for (std::uint32_t slot = 0; slot < slots_; ++slot) {
+    for (std::uint32_t slot = 0; slot < used_; ++slot) {
         if (sought_[slot] != kPlaced) seek_floor(slot);
     }
-    std::fill(block_max_.begin(), block_max_.end(), std::uint8_t{0});
+    std::fill_n(block_max_.begin(), count, std::uint8_t{0});
     block_row_ = 0;
 }
 
@@ -400,7 +424,7 @@ void AlarmBudget::keep_time(Nanos mono) noexcept {
     cadence_->push(mono);
     ++rows_;
     if (rows_ < kOften || rows_ % kSeldom == 0) interval_days_ = cadence_->median_s() / kSecondsPerDay;
-    if (pass_.running != 0) return;
+    if (pass_.running != 0 || used_ == 0) return;
     const double now = elapsed_days_ + static_cast<double>(rows_ - rows_at_pass_) * interval_days_;
     bool due = join_pending_ != 0 || now - elapsed_days_ >= 1.0;
     due |= storm_ != 0 && now - elapsed_days_ >= kStormEvery;
@@ -414,6 +438,7 @@ void AlarmBudget::begin_pass() noexcept {
     const double now = elapsed_days_ + static_cast<double>(rows_ - rows_at_pass_) * interval_days_;
     pass_ = {};
     pass_.running = 1;
+    pass_.slots = used_;
     pass_.period_days = now - elapsed_days_;
     elapsed_days_ = now;
     rows_at_pass_ = rows_;
@@ -423,17 +448,17 @@ void AlarmBudget::begin_pass() noexcept {
     const double kept = 1.0 - std::min(pass_.period_days / kRecentDays, 1.0);
     recent_ = {recent_.alarms * kept, recent_.requested * kept, recent_.days * kept};
     std::fill(pool_begin_.begin(), pool_begin_.end(), 0U);
-    for (const std::uint32_t pool : pool_) ++pool_begin_[pool + 1];
+    for (std::uint32_t slot = 0; slot < used_; ++slot) ++pool_begin_[pool_[slot] + 1];
     for (std::uint32_t pool = 0; pool < slots_; ++pool) pool_begin_[pool + 1] += pool_begin_[pool];
-    for (std::uint32_t slot = 0; slot < slots_; ++slot) order_[pool_begin_[pool_[slot]]++] = slot;
-    for (std::uint32_t i = 0; i < slots_; ++i) {
-        if (i + 1 == slots_ || pool_[order_[i]] != pool_[order_[i + 1]]) order_[i] |= kLastOfPool;
+    for (std::uint32_t slot = 0; slot < used_; ++slot) order_[pool_begin_[pool_[slot]]++] = slot;
+    for (std::uint32_t i = 0; i < used_; ++i) {
+        if (i + 1 == used_ || pool_[order_[i]] != pool_[order_[i + 1]]) order_[i] |= kLastOfPool;
     }
     open_pool();
 }
 
 void AlarmBudget::run_pass() noexcept {
-    for (std::uint32_t visits = 0; visits < kVisitsPerRow && pass_.running != 0; ++visits) {
+    for (std::uint32_t visits = 0; visits < kVisitsPerRefresh && pass_.running != 0; ++visits) {
         const std::uint32_t slot = order_[pass_.at] & ~kLastOfPool;
         const bool last = (order_[pass_.at] & kLastOfPool) != 0;
         if (pass_.settling == 0) {
@@ -451,7 +476,7 @@ void AlarmBudget::run_pass() noexcept {
         }
         pass_.settling = 0;
         pass_.first = pass_.at;
-        if (pass_.at == slots_) {
+        if (pass_.at == pass_.slots) {
             pass_.running = 0;
             rate_of_all_ = pass_.rate_of_all;
         } else {
@@ -624,7 +649,7 @@ void AlarmBudget::confirm(std::uint32_t slot, bool true_alarm) noexcept {
 
 Realised AlarmBudget::realised() const noexcept {
     Realised sum = total_;
-    for (std::uint32_t slot = 0; slot < slots_; ++slot) {
+    for (std::uint32_t slot = 0; slot < used_; ++slot) {
         sum.alarms += static_cast<double>(spoken_[slot]);
         if (state_[slot] == BudgetState::warming) continue;
         const double unbooked = static_cast<double>(observed_[slot] - promised_rows_[slot]) * interval_days_;
@@ -634,38 +659,54 @@ Realised AlarmBudget::realised() const noexcept {
     return sum;
 }
 
-bool AlarmBudget::broken() const noexcept {
-    constexpr double kUnlikely = 9.2103404;  // ln 10,000
-    constexpr double kFewest = 5.0;
+double AlarmBudget::surprise_bits() const noexcept {
+    constexpr double kBitsPerNat = 1.4426950408889634;
     const double said = std::max(recent_.alarms, 0.0);
     const double asked = recent_.requested;
-    if (!(asked > 0.0) || (said > asked && said < kFewest)) return false;
-    const double unlikely = asked - said + (said > 0.0 ? said * std::log(said / asked) : 0.0);
-    return unlikely > kUnlikely;
+    if (!(asked > 0.0)) return 0.0;
+    const double in_proportion = said > 0.0 ? static_cast<double>(fast_log2(static_cast<float>(said / asked))) : 0.0;
+    return kBitsPerNat * (asked - said) + said * in_proportion;
+}
+
+bool AlarmBudget::broken() const noexcept {
+    constexpr double kUnlikelyBits = 13.287712;  // 1 in 10,000
+    constexpr double kFewest = 5.0;
+    if (recent_.alarms > recent_.requested && recent_.alarms < kFewest) return false;
+    return surprise_bits() > kUnlikelyBits;
+}
+
+template <class Self, class Visit>
+void AlarmBudget::each_array(Self& self, Visit&& visit) {
+    const std::size_t used = self.used_;
+    visit(std::span(self.ladder_).first(used));
+    visit(std::span(self.floor_).first(used));
+    visit(std::span(self.level_).first(used));
+    visit(std::span(self.last_loud_).first(used));
+    visit(std::span(self.observed_).first(used));
+    visit(std::span(self.promised_rows_).first(used));
+    visit(std::span(self.block_max_).first(used));
+    visit(std::span(self.granule_max_).first(used));
+    visit(std::span(self.sought_).first(used));
+    visit(std::span(self.episode_from_).first(used));
+    visit(std::span(self.episode_to_).first(used));
+    visit(std::span(self.state_).first(used));
+    visit(std::span(self.rate_).first(used));
+    visit(std::span(self.own_octaves_).first(used));
+    visit(std::span(self.promised_).first(used));
+    visit(std::span(self.spoken_).first(used));
+    visit(std::span(self.days_).first(used));
+    visit(std::span(self.pool_).first(used));
+    visit(std::span(self.order_).first(used));
+    for (std::uint32_t g = 0; g < self.granules_; ++g) {
+        visit(std::span(self.window_).subspan(std::size_t{g} * self.slots_, used));
+    }
+    visit(std::span(self.pool_octaves_));
 }
 
 void AlarmBudget::save(Writer& writer) const {
-    writer.array(std::span<const Ladder>(ladder_));
-    writer.array(std::span<const float>(floor_));
-    writer.array(std::span<const float>(level_));
-    writer.array(std::span<const std::uint32_t>(last_loud_));
-    writer.array(std::span<const std::uint32_t>(observed_));
-    writer.array(std::span<const std::uint32_t>(promised_rows_));
-    writer.array(std::span<const std::uint8_t>(window_));
-    writer.array(std::span<const std::uint8_t>(block_max_));
-    writer.array(std::span<const std::uint8_t>(granule_max_));
-    writer.array(std::span<const std::uint8_t>(sought_));
-    writer.array(std::span<const std::uint8_t>(episode_from_));
-    writer.array(std::span<const std::uint8_t>(episode_to_));
-    writer.array(std::span<const BudgetState>(state_));
-    writer.array(std::span<const float>(rate_));
-    writer.array(std::span<const float>(own_octaves_));
-    writer.array(std::span<const float>(pool_octaves_));
-    writer.array(std::span<const float>(promised_));
-    writer.array(std::span<const std::int32_t>(spoken_));
-    writer.array(std::span<const double>(days_));
-    writer.array(std::span<const std::uint32_t>(pool_));
-    writer.array(std::span<const std::uint32_t>(order_));
+    writer.pod(used_);
+    writer.pod(options_);
+    each_array(*this, [&writer](auto values) { writer.array(values); });
     cadence_->save(writer);
     writer.pod(pass_);
     writer.pod(interval_days_);
@@ -683,27 +724,11 @@ void AlarmBudget::save(Writer& writer) const {
 }
 
 void AlarmBudget::load(Reader& reader) {
-    reader.array(std::span<Ladder>(ladder_));
-    reader.array(std::span<float>(floor_));
-    reader.array(std::span<float>(level_));
-    reader.array(std::span<std::uint32_t>(last_loud_));
-    reader.array(std::span<std::uint32_t>(observed_));
-    reader.array(std::span<std::uint32_t>(promised_rows_));
-    reader.array(std::span<std::uint8_t>(window_));
-    reader.array(std::span<std::uint8_t>(block_max_));
-    reader.array(std::span<std::uint8_t>(granule_max_));
-    reader.array(std::span<std::uint8_t>(sought_));
-    reader.array(std::span<std::uint8_t>(episode_from_));
-    reader.array(std::span<std::uint8_t>(episode_to_));
-    reader.array(std::span<BudgetState>(state_));
-    reader.array(std::span<float>(rate_));
-    reader.array(std::span<float>(own_octaves_));
-    reader.array(std::span<float>(pool_octaves_));
-    reader.array(std::span<float>(promised_));
-    reader.array(std::span<std::int32_t>(spoken_));
-    reader.array(std::span<double>(days_));
-    reader.array(std::span<std::uint32_t>(pool_));
-    reader.array(std::span<std::uint32_t>(order_));
+    const auto used = reader.pod<std::uint32_t>();
+    if (used > slots_) throw CodecError("alarm budget: saved with more slots");
+    *this = AlarmBudget(slots_, reader.pod<BudgetOptions>());
+    use(used);
+    each_array(*this, [&reader](auto values) { reader.array(values); });
     cadence_->load(reader);
     pass_ = reader.pod<Pass>();
     interval_days_ = reader.pod<double>();

@@ -17,7 +17,8 @@
 // Young series: below one day the level at which the mean sibling speaks r times a day, once the siblings show
 //   25 counts in more than a day; else the caller's warming level.
 // Refresh: when a series joins, 1, 3, 8, 24 and 36 hours later, then daily, and within the hour when a series or
-//   the scope spoke far more than its day's request; in slices of 512 series a row.
+//   the scope spoke far more than its day's request; in slices of 4,096 series. Levels change after each 32nd row
+//   only, so that a block of rows between can be judged against the levels in force at its beginning.
 //
 // A day is 86,400 s of rows seen: observed rows times the median interval between rows, so gaps, steps and
 // jumps of the clock count nothing. NaN and infinite scores are missing: they teach nothing and age only the
@@ -37,6 +38,7 @@
 
 #include "base/clock.hpp"
 #include "base/codec.hpp"
+#include "base/zeroed.hpp"
 
 namespace argus::engine {
 
@@ -63,19 +65,28 @@ struct Realised {
 
 class AlarmBudget {
 public:
+    static constexpr std::uint32_t kRefreshRows = 32;
+
     // Throws std::invalid_argument when an option is out of range.
     AlarmBudget(std::uint32_t slots, BudgetOptions options);
     ~AlarmBudget();
     AlarmBudget(AlarmBudget&&) noexcept;
     AlarmBudget& operator=(AlarmBudget&&) noexcept;
 
-    // A new series takes the slot; pool < slots groups it with its siblings. All begin in pool 0.
+    // A new series takes the slot; pool < slots groups it with its siblings. All begin in pool 0. What the slot was
+    // asked for stays.
     void assign(std::uint32_t slot, std::uint32_t pool) noexcept;
 
     // Alarms a day that the series may speak from now on, kept within 1e-6 .. 1e6.
     void request(std::uint32_t slot, double alarms_per_day) noexcept;
 
-    // One row: a score per slot, NaN = not observed. Returns the slots that speak, valid until the next call.
+    void request_of_each(double alarms_per_day) noexcept;  // of slots that come into use later, too
+
+    // In force from now on where nothing is known of a series. Only between blocks of kRefreshRows rows.
+    void warm_at(float level) noexcept;
+
+    // One row: a score per slot, NaN = not observed; slots behind the last score are not in use yet and cost nothing.
+    // Returns the slots that speak, valid until the next call.
     std::span<const std::uint32_t> step(std::span<const float> scores, Nanos mono) noexcept;
 
     // Of the slot's last spoken alarm. A true one counts neither as spoken nor in the ladder.
@@ -84,10 +95,15 @@ public:
     [[nodiscard]] std::span<const float> levels() const noexcept { return level_; }  // in force; infinite = silent
     [[nodiscard]] BudgetState state(std::uint32_t slot) const noexcept { return state_[slot]; }
     [[nodiscard]] double days(std::uint32_t slot) const noexcept;
+    [[nodiscard]] std::uint32_t used() const noexcept { return used_; }  // slots up to the last one in use
 
     [[nodiscard]] Realised realised() const noexcept;
-    // Of the last month or so: a count as far from the request as a Poisson count is once in 10,000 times
-    // (Chernoff's bound) and, when it is too large, at least 5 alarms.
+    // Of the last month or so, up to the last refresh.
+    [[nodiscard]] Realised recent() const noexcept { return recent_; }
+    // -log2 of Chernoff's bound on the chance that a Poisson count lies as far from the request as the recent one.
+    [[nodiscard]] double surprise_bits() const noexcept;
+    // The recent count is as far from the request as a Poisson count is once in 10,000 times and, when it is too
+    // large, at least 5 alarms.
     [[nodiscard]] bool broken() const noexcept;
 
     void reset(std::span<const std::uint32_t> slots) noexcept;  // new series in the same pools
@@ -98,13 +114,14 @@ private:
     static constexpr std::uint32_t kLevels = 128;
     static constexpr std::uint32_t kBelow = 64;  // points of the aligned curve below its origin
 
-    struct alignas(64) Ladder {
+    struct Ladder {
         std::array<std::uint16_t, kLevels> spoken{};
     };
     struct Survival;
     // A refresh in progress: pool after pool, first all members are gathered, then all levels set.
     struct Pass {
         std::uint32_t running = 0;
+        std::uint32_t slots = 0;    // in use when it began
         std::uint32_t settling = 0;
         std::uint32_t first = 0;  // of the pool in hand, in order_
         std::uint32_t at = 0;
@@ -139,20 +156,24 @@ private:
     void put_in_force(std::uint32_t slot, float level, BudgetState state) noexcept;
     void promise(std::uint32_t slot) noexcept;
     void clear(std::uint32_t slot) noexcept;
+    void use(std::uint32_t slots) noexcept;
+    template <class Self, class Visit>
+    static void each_array(Self& self, Visit&& visit);  // of what is kept of the slots in use
     [[nodiscard]] double row_days() const noexcept;
 
     BudgetOptions options_;
     std::uint32_t slots_;
+    std::uint32_t used_ = 0;
     std::uint32_t granule_rows_;
     std::uint32_t granules_;
 
-    std::vector<Ladder> ladder_;
+    ZeroedVector<Ladder> ladder_;
     std::vector<float> floor_;
     std::vector<float> level_;
     std::vector<std::uint32_t> last_loud_;     // row on which the score last reached the level
     std::vector<std::uint32_t> observed_;      // rows since the slot's last account
     std::vector<std::uint32_t> promised_rows_; // of them, those before the last change of the request
-    std::vector<std::uint8_t> window_;         // [granule][slot] ladder steps: suffix maxima of the block before,
+    ZeroedVector<std::uint8_t> window_;        // [granule][slot] ladder steps: suffix maxima of the block before,
                                                // then what is new of this one
     std::vector<std::uint8_t> block_max_;      // of the present block of the window
     std::vector<std::uint8_t> granule_max_;

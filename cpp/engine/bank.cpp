@@ -14,6 +14,8 @@ namespace {
 using detectors::kTileSlots;
 
 constexpr float kFarthest = 1.0e30F;  // values are kept this close to their origin, so that sums stay finite
+constexpr double kFewestAlarms = 1e-6;  // a day and series
+constexpr double kMostAlarms = 1e6;
 constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 constexpr float kUnknownFloat = std::numeric_limits<float>::quiet_NaN();
 
@@ -94,6 +96,12 @@ void check(const DetectorChoice& choice) {
     }
 }
 
+// Alarms a day of each series.
+double share_of(double alarms_per_day, std::uint64_t live_series) {
+    return std::clamp(alarms_per_day / static_cast<double>(std::max<std::uint64_t>(live_series, 1)), kFewestAlarms,
+                      kMostAlarms);
+}
+
 BankOptions completed(BankOptions options) {
     if (options.detectors.empty())
         throw std::invalid_argument("Bank: expected at least one detector, found none");
@@ -110,6 +118,36 @@ BankOptions completed(BankOptions options) {
         check(choice);
     }
     return options;
+}
+
+BudgetOptions budget_of(const BankOptions& options) {
+    return {.alarms_per_day = share_of(options.false_alarms_per_day, 1),
+            .warming_level = std::numeric_limits<float>::infinity(),
+            .hold_off_rows = options.policy.hold_off_rows};
+}
+
+// Keeps a scope's rows and outputs together while they are taken block by block.
+template <class T>
+Rows<T> part(const Rows<T>& rows, std::size_t first, std::size_t count) {
+    return {rows.values + first * rows.stride, rows.stride, rows.mono.subspan(first, count),
+            rows.wall.subspan(first, count)};
+}
+
+Outputs part(const Outputs& out, std::size_t row, std::size_t capacity) {
+    const auto advance = [](auto*& pointer, std::size_t by) {
+        if (pointer != nullptr) pointer += by;
+    };
+    Outputs rest = out;
+    const std::size_t at = row * capacity;
+    advance(rest.bits, at);
+    advance(rest.alarm_bits, at);
+    advance(rest.expected, at);
+    advance(rest.lower, at);
+    advance(rest.upper, at);
+    advance(rest.entity_bits, row);
+    advance(rest.entity_parts, row * EntityScore::kChannels);
+    for (float*& channel : rest.parts) channel += at;
+    return rest;
 }
 
 }  // namespace
@@ -190,18 +228,31 @@ struct Bank::Scratch {
     std::vector<float> channel_bits;  // likewise
 };
 
-// What the tiles leave behind for each row of the block in hand.
+// What the tiles leave behind for each row of the block in hand. Alarm levels do not change within it.
 struct Bank::Block {
-    std::vector<EntityScore::Deviance> deviance;
-    std::vector<std::uint32_t> warmed;
-    std::vector<double> interval_s;
+    static constexpr std::size_t kMostRows = AlarmBudget::kRefreshRows;
+
+    std::uint32_t capacity = 0;
+    std::size_t first = 0;  // of its rows, within the call
+    std::array<EntityScore::Deviance, kMostRows> deviance{};
+    std::array<std::uint32_t, kMostRows> warmed{};
+    std::array<std::uint32_t, kMostRows> used{};  // slots up to the last tile in use
+    std::array<double, kMostRows> interval_s{};
+    std::vector<float> strength;  // row-major; tiles that are not in use keep theirs unknown
     std::vector<Alarm> alarms;
 
-    void start(std::size_t rows) {
-        deviance.assign(rows, {});
-        warmed.assign(rows, 0);
-        interval_s.assign(rows, 0.0);
+    explicit Block(std::uint32_t slots) : capacity(slots), strength(slots, kUnknownFloat) { alarms.reserve(slots); }
+
+    void start(std::size_t rows, std::size_t first_row) {
+        first = first_row;
+        deviance.fill({});
+        warmed.fill(0);
+        used.fill(0);
+        if (strength.size() < rows * capacity) strength.assign(rows * capacity, kUnknownFloat);
         alarms.clear();
+    }
+    [[nodiscard]] std::span<float> strength_of(std::size_t row) {
+        return std::span(strength).subspan(row * capacity, capacity);
     }
 };
 
@@ -209,8 +260,9 @@ Bank::Bank(std::uint32_t capacity, BankOptions options)
     : capacity_(capacity),
       options_(completed(std::move(options))),
       entity_(options_.entity ? std::make_unique<EntityScore>(capacity) : nullptr),
-      block_(std::make_unique<Block>()),
+      block_(std::make_unique<Block>(capacity)),
       speaker_(capacity, options_.policy, options_.false_alarms_per_day),
+      budget_(std::max(capacity, 1U), budget_of(options_)),
       bits_(capacity, 0.0F),
       alarm_bits_(capacity, 0.0F),
       expected_(capacity, kUnknown),
@@ -227,8 +279,6 @@ Bank::Bank(std::uint32_t capacity, BankOptions options)
         tiles_.emplace_back(first, std::min(kTileSlots, capacity - first), options_);
     }
     scratch_ = std::make_unique<Scratch>(channel_count_);
-    block_->start(1);
-    block_->alarms.reserve(capacity);
     spoken_.reserve(capacity);
     utterances_.reserve(capacity);
 }
@@ -260,7 +310,18 @@ template <class T>
 void Bank::run_rows(const Rows<T>& rows, const Outputs& out) {
     ARGUS_ASSERT(rows.mono.size() == rows.wall.size() && rows.stride >= capacity_);
     ARGUS_ASSERT(out.parts.empty() || out.parts.size() == channel_count_);
-    block_->start(rows.mono.size());
+    for (std::size_t first = 0; first < rows.mono.size();) {
+        const std::size_t of_block = static_cast<std::size_t>(rows_) % Block::kMostRows;
+        const std::size_t count = std::min(rows.mono.size() - first, Block::kMostRows - of_block);
+        if (of_block == 0) renew_request();
+        run_block(part(rows, first, count), first, part(out, first, capacity_));
+        first += count;
+    }
+}
+
+template <class T>
+void Bank::run_block(const Rows<T>& rows, std::size_t first, const Outputs& out) {
+    block_->start(rows.mono.size(), first);
     for (std::size_t row = 0; row < rows.mono.size(); ++row) {
         cadence_.push(rows.mono[row]);
         block_->interval_s[row] = cadence_.median_s();
@@ -269,18 +330,36 @@ void Bank::run_rows(const Rows<T>& rows, const Outputs& out) {
     std::sort(block_->alarms.begin(), block_->alarms.end(), [](const Alarm& a, const Alarm& b) {
         return a.row != b.row ? a.row < b.row : a.said.slot < b.said.slot;
     });
-    std::size_t next = 0;
+    std::size_t next_alarm = 0;
     for (std::size_t row = 0; row < rows.mono.size(); ++row) {
         live_ += block_->warmed[row];
         judge_entity(row, out);
-        const double interval_s = block_->interval_s[row];
-        for (; next < block_->alarms.size() && block_->alarms[next].row == row; ++next) {
-            Alarm& alarm = block_->alarms[next];
-            const bool said = speaker_.hear(alarm, rows_, rows.wall[row], live_, interval_s);
-            if (said && out.spoken != nullptr)
-                out.spoken->push_back({static_cast<std::uint32_t>(row), alarm.said});
-        }
+        speak(row, rows.mono[row], rows.wall[row], next_alarm, out.spoken);
         ++rows_;
+    }
+}
+
+// The scope's budget, shared alike by its live series.
+void Bank::renew_request() noexcept {
+    const Asked now{speaker_.warming_level(live_, cadence_.median_s()), live_};
+    if (now.live != asked_.live) budget_.request_of_each(share_of(options_.false_alarms_per_day, live_));
+    if (now.warming_level != asked_.warming_level) budget_.warm_at(now.warming_level);
+    asked_ = now;
+}
+
+// Who may speak is in slot order, as are the row's alarms.
+void Bank::speak(std::size_t row, Nanos mono, Nanos wall, std::size_t& next_alarm, std::vector<Spoken>* spoken) {
+    const auto loud = budget_.step(block_->strength_of(row).first(block_->used[row]), mono);
+    auto may_speak = loud.begin();
+    for (; next_alarm < block_->alarms.size() && block_->alarms[next_alarm].row == row; ++next_alarm) {
+        Alarm& alarm = block_->alarms[next_alarm];
+        const std::uint32_t slot = alarm.said.slot;
+        while (may_speak != loud.end() && *may_speak < slot) ++may_speak;
+        const bool may = may_speak != loud.end() && *may_speak == slot;
+        const bool said = speaker_.hear(alarm, may, budget_.levels()[slot], wall);
+        if (said && spoken != nullptr) {
+            spoken->push_back({static_cast<std::uint32_t>(block_->first + row), alarm.said});
+        }
     }
 }
 
@@ -311,10 +390,14 @@ void Bank::run_tile(Tile& tile, const Rows<T>& rows, const Outputs& out) {
         }
         const detectors::View view = view_of(tile, rows.mono[row], rows.wall[row], block_->interval_s[row]);
         score_tile(tile, view);
+        block_->used[row] = std::max(block_->used[row], tile.first + tile.count);
         const auto events =
             tile.gate.pass(rows_ + static_cast<std::int64_t>(row),
-                           {std::span(s.values).first(tile.count), std::span(s.evidence).first(tile.count),
-                            std::span(s.alarm).first(tile.count)});
+                           {.values = std::span(s.values).first(tile.count),
+                            .evidence = std::span(s.evidence).first(tile.count),
+                            .level = budget_.levels().subspan(tile.first, tile.count),
+                            .strength = block_->strength_of(row).subspan(tile.first, tile.count),
+                            .alarm = std::span(s.alarm).first(tile.count)});
         if (banded || !events.empty()) forecast_tile(tile);
         if (options_.entity) {
             entity_->add(rows.mono[row], tile.first, std::span(s.values).first(tile.count), block_->deviance[row]);
@@ -418,8 +501,6 @@ std::span<const Driver> Bank::drivers() noexcept {
     return options_.entity ? entity_->drivers() : std::span<const Driver>{};
 }
 
-double Bank::threshold_bits() const noexcept { return speaker_.threshold(live_, cadence_.median_s()); }
-
 std::vector<std::string> Bank::channels() const {
     std::vector<std::string> names;
     for (const DetectorChoice& choice : options_.detectors) {
@@ -451,6 +532,7 @@ void Bank::reset(std::span<const std::uint32_t> slots) {
     }
     if (options_.entity) entity_->reset(slots);
     speaker_.reset(slots);
+    budget_.reset(slots);
 }
 
 void Bank::save(Writer& writer) const {
@@ -462,6 +544,9 @@ void Bank::save(Writer& writer) const {
     writer.pod(infinities_);
     cadence_.save(writer);
     speaker_.save(writer);
+    budget_.save(writer);
+    writer.pod(asked_.warming_level);
+    writer.pod(asked_.live);
     writer.pod(std::uint8_t{options_.entity});
     if (options_.entity) entity_->save(writer);
     for (const Tile& tile : tiles_) {
@@ -488,6 +573,10 @@ void Bank::load(Reader& reader) {
     infinities_ = reader.pod<std::uint64_t>();
     cadence_.load(reader);
     speaker_.load(reader);
+    budget_.load(reader);
+    asked_.warming_level = reader.pod<float>();
+    asked_.live = reader.pod<std::uint64_t>();
+    block_ = std::make_unique<Block>(capacity_);
     if ((reader.pod<std::uint8_t>() != 0) != options_.entity)
         throw CodecError("bank: saved with another choice of entity");
     if (options_.entity) entity_->load(reader);

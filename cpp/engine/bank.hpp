@@ -1,15 +1,16 @@
 // The bank: every detector over every series of one scope. One row in, bits and utterances out.
 //
-// Per tile of at most 1,024 series, so that state stays in the second-level cache, and per row:
+// Per tile of at most 128 series, so that state stays in the second-level cache, and per row:
 //   value - origin (first finite value of the slot, in double, so that large levels keep their precision in
 //   float32) -> each detector's statistics -> bits per channel (Calibration) -> bits of the row and evidence
 //   (Fusion) -> Gate -> learning.
-// Then, row by row over the whole scope: entity score and Speaker. All state is per slot, per tile or per row
-// in order, so any split of the same rows into calls gives the same bits. Infinite values count as missing.
+// Then, row by row over the whole scope: entity score, AlarmBudget and Speaker. All state is per slot, per tile or per
+// row in order, so any split of the same rows into calls gives the same bits. Infinite values count as missing.
 // step() does not allocate.
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -18,6 +19,7 @@
 #include "base/clock.hpp"
 #include "base/codec.hpp"
 #include "detectors/detector.hpp"
+#include "engine/alarm_budget.hpp"
 #include "engine/calibration.hpp"
 #include "engine/entity.hpp"
 #include "engine/fusion.hpp"
@@ -34,7 +36,7 @@ struct BankOptions {
     std::vector<DetectorChoice> detectors = {{&detectors::residual_detector, {}},
                                              {&detectors::season_detector, {}},
                                              {&detectors::increment_detector, {}}};
-    double false_alarms_per_day = 1.0;  // of the whole scope
+    double false_alarms_per_day = 1.0;  // of the whole scope, shared alike by its live series
     bool entity = true;                 // keep the score of all series as one entity
     PolicyOptions policy;
 };
@@ -98,8 +100,15 @@ public:
     [[nodiscard]] std::uint32_t capacity() const noexcept { return capacity_; }
     [[nodiscard]] std::uint64_t live_series() const noexcept { return live_; }   // warmed up
     [[nodiscard]] std::uint64_t infinities() const noexcept { return infinities_; }
-    [[nodiscard]] double threshold_bits() const noexcept;    // what an alarm needs now
+    [[nodiscard]] const AlarmBudget& budget() const noexcept { return budget_; }
+    [[nodiscard]] double false_alarms_per_day() const noexcept { return options_.false_alarms_per_day; }
     [[nodiscard]] std::vector<std::string> channels() const;  // "residual", "residual.shift"
+
+    // The series' last spoken alarm was, or was not, of something that a person wanted to know.
+    void confirm(std::uint32_t slot, bool true_alarm) noexcept { budget_.confirm(slot, true_alarm); }
+
+    // The slot's series is a sibling of all in the same pool: alarm levels are learned together. All begin in pool 0.
+    void join(std::uint32_t slot, std::uint32_t pool) noexcept { budget_.assign(slot, pool); }
 
     // The slots' series are new: everything known of them goes, their incidents end unspoken.
     void reset(std::span<const std::uint32_t> slots);
@@ -111,9 +120,17 @@ private:
     struct Tile;
     struct Scratch;
     struct Block;
+    struct Asked {  // of the budget, in force
+        float warming_level = std::numeric_limits<float>::infinity();
+        std::uint64_t live = 0;
+    };
 
     template <class T>
     void run_rows(const Rows<T>& rows, const Outputs& out);
+    template <class T>
+    void run_block(const Rows<T>& rows, std::size_t first, const Outputs& out);
+    void renew_request() noexcept;
+    void speak(std::size_t row, Nanos mono, Nanos wall, std::size_t& next_alarm, std::vector<Spoken>* spoken);
     template <class T>
     void run_tile(Tile& tile, const Rows<T>& rows, const Outputs& out);
     void judge_entity(std::size_t row, const Outputs& out);
@@ -124,7 +141,6 @@ private:
     void write_nothing(const Tile& tile, std::size_t row, const Outputs& out);
     void forecast_tile(Tile& tile);
     void collect(const Tile& tile, std::uint32_t row, std::span<const GateEvent> events);
-    void speak(std::size_t row, Nanos mono, Nanos wall, std::vector<Spoken>* spoken);
 
     std::uint32_t capacity_;
     BankOptions options_;
@@ -135,6 +151,8 @@ private:
     std::unique_ptr<EntityScore> entity_;  // null without BankOptions::entity
     std::unique_ptr<Block> block_;
     Speaker speaker_;
+    AlarmBudget budget_;
+    Asked asked_;
     Cadence cadence_;
     std::int64_t rows_ = 0;
     std::uint64_t live_ = 0;

@@ -4,6 +4,7 @@
 #include <array>
 #include <cinttypes>
 #include <cstdio>
+#include <utility>
 
 #include "engine/catalog.hpp"
 
@@ -11,7 +12,7 @@ namespace argus::engine {
 namespace {
 
 constexpr std::uint32_t kStateMagic = 0x41524753;  // "SGRA" on disk
-constexpr std::uint32_t kStateVersion = 2;
+constexpr std::uint32_t kStateVersion = 3;
 
 std::string format_number(double value) {
     char text[32];
@@ -85,7 +86,11 @@ Engine::Engine(EngineOptions options)
       restored_(host_slots_),
       history_((bank_.capacity() + kHistoryTile - 1) / kHistoryTile),
       stops_(options_.guard_every_session),
-      row_(bank_.capacity(), kNotANumber) {}
+      row_(bank_.capacity(), kNotANumber) {
+    for (std::uint32_t i = 0; i < event_series_.size(); ++i) {
+        bank_.join(host_slots_ + i, pool_of(event_series_[i].name));
+    }
+}
 
 void Engine::start() {
     if (host_) host_->start();
@@ -170,6 +175,7 @@ void Engine::open_slot(std::uint32_t slot) {
     const SeriesInfo* info = series(slot);
     if (info == nullptr || restored_[slot].empty() || restored_[slot] != info->full_name()) {
         bank_.reset(std::span(&slot, 1));
+        if (info != nullptr) bank_.join(slot, pool_of(info->name));
     }
     restored_[slot].clear();
     auto& tile = history_[slot / kHistoryTile];
@@ -205,6 +211,43 @@ void Engine::speak(Nanos wall_now, std::vector<Anomaly>& out) {
         const SeriesInfo* info = series(said.slot);
         if (info != nullptr) out.push_back(to_anomaly(said, *info, wall_now, statistics_.steps));
     }
+    tell_broken_budget(wall_now, out);
+}
+
+void Engine::tell_broken_budget(Nanos wall_now, std::vector<Anomaly>& out) {
+    const AlarmBudget& budget = bank_.budget();
+    const bool was_broken = std::exchange(budget_broken_, budget.broken());
+    if (!budget_broken_ || was_broken) return;
+    const Realised of_late = budget.recent();
+    Anomaly anomaly;
+    anomaly.series = "alarm_budget";
+    anomaly.id = deterministic_id(anomaly.series, wall_now, statistics_.steps);
+    anomaly.ts = wall_now;
+    anomaly.family = Family::self;
+    anomaly.detector = "alarm_budget";
+    anomaly.value = of_late.alarms;
+    anomaly.expected = of_late.requested;
+    anomaly.bits = budget.surprise_bits();
+    anomaly.direction = of_late.alarms > of_late.requested ? Direction::up : Direction::down;
+    anomaly.evidence = {anomaly.series};
+    anomaly.message = "the alarm budget is not kept: " + format_number(of_late.alarms) +
+                      " alarms in the last month where " + format_number(of_late.requested) +
+                      " were asked for; see argus explain budget";
+    out.push_back(std::move(anomaly));
+}
+
+std::uint32_t Engine::pool_of(const std::string& metric) {
+    return pools_.try_emplace(metric, static_cast<std::uint32_t>(pools_.size())).first->second;
+}
+
+bool Engine::confirm(std::string_view name, bool true_alarm) {
+    for (std::uint32_t slot = 0; slot < bank_.capacity(); ++slot) {
+        const SeriesInfo* info = series(slot);
+        if (info == nullptr || info->full_name() != name) continue;
+        bank_.confirm(slot, true_alarm);
+        return true;
+    }
+    return false;
 }
 
 void Engine::decide(std::span<const Anomaly> found) {
@@ -251,6 +294,12 @@ std::vector<std::byte> Engine::snapshot() const {
     writer.pod(host_slots_);
     for (std::uint32_t slot = 0; slot < host_slots_; ++slot) writer.text(learned_name(slot));
     bank_.save(writer);
+    writer.pod(std::uint8_t{budget_broken_});
+    writer.pod(static_cast<std::uint64_t>(pools_.size()));
+    for (const auto& [metric, pool] : pools_) {
+        writer.text(metric);
+        writer.pod(pool);
+    }
     events_.save(writer);
     return writer.finish();
 }
@@ -272,12 +321,21 @@ void Engine::load(std::span<const std::byte> state) {
     std::vector<std::string> names(host_slots_);
     for (std::string& name : names) name = reader.text();
     bank_.load(reader);
+    budget_broken_ = reader.pod<std::uint8_t>() != 0;
+    pools_.clear();
+    for (auto left = reader.pod<std::uint64_t>(); left > 0; --left) {
+        std::string metric = reader.text();
+        pools_[std::move(metric)] = reader.pod<std::uint32_t>();
+    }
     events_.load(reader);
     if (!reader.done()) throw CodecError("state: holds more than an engine with these options has");
     for (std::uint32_t slot = 0; slot < host_slots_; ++slot) {
         const SeriesInfo* open = series(slot);
         if (open == nullptr) continue;
-        if (names[slot] != open->full_name()) bank_.reset(std::span(&slot, 1));
+        if (names[slot] != open->full_name()) {
+            bank_.reset(std::span(&slot, 1));
+            bank_.join(slot, pool_of(open->name));
+        }
         names[slot].clear();
     }
     restored_ = std::move(names);

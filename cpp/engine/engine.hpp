@@ -3,10 +3,12 @@
 #pragma once
 
 #include <array>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -70,6 +72,8 @@ public:
     [[nodiscard]] HostPlane* host() noexcept { return host_.get(); }
     [[nodiscard]] const HostPlane* host() const noexcept { return host_.get(); }
     [[nodiscard]] const Bank& bank() const noexcept { return bank_; }
+    // A person says whether the series' last spoken alarm was of something that mattered. False = it does not live.
+    bool confirm(std::string_view series, bool true_alarm);
     [[nodiscard]] const EngineStatistics& statistics() const noexcept { return statistics_; }
 
     // By slot: the host's series first, the event plane's behind them.
@@ -95,6 +99,8 @@ private:
     [[nodiscard]] std::string learned_name(std::uint32_t slot) const;
     void remember();
     void speak(Nanos wall_now, std::vector<Anomaly>& out);
+    void tell_broken_budget(Nanos wall_now, std::vector<Anomaly>& out);
+    [[nodiscard]] std::uint32_t pool_of(const std::string& metric);
     void decide(std::span<const Anomaly> found);
     void count(std::span<const Anomaly> found) noexcept;
     // Runs `work`; a broken invariant marks the engine failed for good, so that its heartbeat stops.
@@ -109,6 +115,8 @@ private:
     std::vector<SeriesInfo> event_series_;
     bool scores_;  // there are detectors
     Bank bank_;
+    bool budget_broken_ = false;  // and said so
+    std::map<std::string, std::uint32_t, std::less<>> pools_;  // series of one metric are siblings
     std::vector<std::string> restored_;  // by slot: the series whose restored state waits for it; empty = none
     std::vector<std::optional<ring::History<float>>> history_;  // a tile of slots gets memory when a series opens in it
     StopPolicy stops_;

@@ -1,10 +1,10 @@
 #include "engine/speaking.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <limits>
 
+#include "base/arithmetic.hpp"
 #include "base/dispatch.hpp"
 
 namespace argus::engine {
@@ -12,41 +12,59 @@ namespace {
 
 constexpr float kRecentRate = 0.1F;
 constexpr float kPersistence = 0.4F;
+constexpr float kMostBits = 60.0F;
 constexpr double kSecondsPerDay = 86400.0;
-constexpr std::int64_t kLongAgo = -1'000'000'000'000;
+constexpr float kNotObserved = std::numeric_limits<float>::quiet_NaN();
 
-ARGUS_INLINE void strength_body(const float* values, const float* evidence, const std::uint8_t* open, float loud,
-                                std::size_t count, float* recent, float* strength, std::uint8_t* active,
-                                float* alarm) {
+struct Series {  // one array each, a value per slot
+    const float* values;
+    const float* evidence;
+    const float* level;
+    const std::uint8_t* open;
+    float* recent;
+    float* strength;
+    float* alarm;
+    std::uint8_t* active;
+};
+
+ARGUS_INLINE void strength_body(const Series& series, float incident_bits, std::size_t count) {
+    const float* values = series.values;
+    const float* evidence = series.evidence;
+    const float* level = series.level;
+    const std::uint8_t* open = series.open;
+    float* recent = series.recent;
+    float* strength = series.strength;
+    float* alarm = series.alarm;
+    std::uint8_t* active = series.active;
     ARGUS_IVDEP
     for (std::size_t i = 0; i < count; ++i) {
+        const bool seen = values[i] == values[i];
         const float now = evidence[i];
         const float before = recent[i];
         const float total = now + kPersistence * before;
-        strength[i] = total;
-        recent[i] = values[i] == values[i] ? before + kRecentRate * (now - before) : before;
-        active[i] = static_cast<std::uint8_t>((total >= loud ? 1 : 0) | open[i]);
+        const float loud = level[i] < incident_bits ? level[i] : incident_bits;
+        strength[i] = seen ? total : kNotObserved;
+        recent[i] = seen ? before + kRecentRate * (now - before) : before;
+        active[i] = static_cast<std::uint8_t>(((seen & (total >= loud)) ? 1 : 0) | open[i]);
         alarm[i] = 0.0F;
     }
 }
 
-ARGUS_KERNEL(strength_kernel, strength_body,
-             (const float* values, const float* evidence, const std::uint8_t* open, float loud,
-              std::size_t count, float* recent, float* strength, std::uint8_t* active, float* alarm),
-             (values, evidence, open, loud, count, recent, strength, active, alarm))
+ARGUS_KERNEL(strength_kernel, strength_body, (const Series& series, float incident_bits, std::size_t count),
+             (series, incident_bits, count))
 
 }  // namespace
 
 Gate::Gate(std::uint32_t slots, PolicyOptions options)
-    : options_(options), recent_(slots, 0.0F), open_(slots, 0), incidents_(slots), strength_(slots, 0.0F),
-      active_(slots, 0) {
+    : options_(options), recent_(slots, 0.0F), open_(slots, 0), incidents_(slots), active_(slots, 0) {
     events_.reserve(slots);
 }
 
 std::span<const GateEvent> Gate::pass(std::int64_t row, const Row& io) noexcept {
     const std::size_t count = open_.size();
-    strength_kernel(io.values.data(), io.evidence.data(), open_.data(), options_.incident_bits, count,
-                    recent_.data(), strength_.data(), active_.data(), io.alarm.data());
+    strength_kernel({io.values.data(), io.evidence.data(), io.level.data(), open_.data(), recent_.data(),
+                     io.strength.data(), io.alarm.data(), active_.data()},
+                    options_.incident_bits, count);
     events_.clear();
     constexpr std::size_t kWord = sizeof(std::uint64_t);
     for (std::size_t first = 0; first < count; first += kWord) {
@@ -63,25 +81,22 @@ std::span<const GateEvent> Gate::pass(std::int64_t row, const Row& io) noexcept 
 
 void Gate::judge(std::uint32_t slot, std::int64_t row, const Row& io) noexcept {
     Incident& incident = incidents_[slot];
-    const float strength = strength_[slot];
-    if (strength < options_.incident_bits) {
+    const float strength = io.strength[slot];
+    const bool open = open_[slot] != 0;
+    if (!(strength >= std::min(options_.incident_bits, io.level[slot]))) {
         if (row - incident.last_loud >= options_.calm_rows) {
             open_[slot] = 0;
             events_.push_back({slot, GateEvent::Kind::ends, strength});
         }
         return;
     }
-    const bool raised = row - incident.opened > options_.hold_off_rows;
-    const auto kind = open_[slot] != 0 ? GateEvent::Kind::goes_on
-                      : raised         ? GateEvent::Kind::opens
-                                       : GateEvent::Kind::resumes;
-    if (raised) {
-        incident.opened = row;
+    if (strength >= options_.incident_bits && row - incident.last_alarm > options_.hold_off_rows) {
+        incident.last_alarm = row;
         io.alarm[slot] = strength;
     }
     incident.last_loud = row;
     open_[slot] = 1;
-    events_.push_back({slot, kind, strength});
+    events_.push_back({slot, open ? GateEvent::Kind::goes_on : GateEvent::Kind::opens, strength});
 }
 
 void Gate::reset(std::span<const std::uint32_t> slots) noexcept {
@@ -138,63 +153,52 @@ void Cadence::load(Reader& reader) {
     median_s_ = reader.pod<double>();
 }
 
-Speaker::Speaker(std::uint32_t slots, PolicyOptions options, double false_alarms_per_day)
-    : options_(options),
-      false_alarms_per_day_(false_alarms_per_day),
-      speaking_(slots, 0),
-      last_onset_(slots, kLongAgo),
-      since_wall_(slots, 0) {}
+Speaker::Speaker(std::uint32_t slots, PolicyOptions options, double alarms_per_day)
+    : options_(options), alarms_per_day_(alarms_per_day), speaking_(slots, 0), since_wall_(slots, 0) {}
 
-double Speaker::threshold(std::uint64_t live_series, double interval_s) const noexcept {
-    if (live_series == 0 || !(interval_s > 0.0)) return std::numeric_limits<double>::infinity();
-    const double rows_per_day = kSecondsPerDay / interval_s;
-    const double bits = std::log2(static_cast<double>(live_series) * rows_per_day / false_alarms_per_day_);
-    return std::max(static_cast<double>(kStrengthPerBit) * bits, static_cast<double>(options_.incident_bits));
+float Speaker::warming_level(std::uint64_t live_series, double interval_s) const noexcept {
+    if (live_series == 0 || !(interval_s > 0.0)) return std::numeric_limits<float>::infinity();
+    const double rows = static_cast<double>(live_series) * kSecondsPerDay / interval_s;
+    const float bits = fast_log2(static_cast<float>(rows / alarms_per_day_));
+    return std::max(kStrengthPerBit * bits, options_.incident_bits);
 }
 
-bool Speaker::hear(Alarm& alarm, std::int64_t row, Nanos wall, std::uint64_t live_series,
-                   double interval_s) noexcept {
+bool Speaker::hear(Alarm& alarm, bool may_speak, float level, Nanos wall) noexcept {
     Utterance& said = alarm.said;
     const std::uint32_t slot = said.slot;
-    const bool begins = alarm.kind == GateEvent::Kind::opens || alarm.kind == GateEvent::Kind::resumes;
-    if (begins) since_wall_[slot] = wall;
+    if (alarm.kind == GateEvent::Kind::opens) since_wall_[slot] = wall;
     said.since_wall = since_wall_[slot];
     said.direction = said.value > said.expected   ? Direction::up
                      : said.value < said.expected ? Direction::down
                                                   : Direction::none;
-    said.false_alarm_interval_s = interval_s * std::exp2(static_cast<double>(alarm.strength / kStrengthPerBit)) /
-                                  static_cast<double>(std::max<std::uint64_t>(live_series, 1));
+    const float rarer = (alarm.strength - level) / kStrengthPerBit;
+    said.false_alarm_interval_s =
+        kSecondsPerDay / alarms_per_day_ * static_cast<double>(fast_exp2(std::clamp(rarer, -kMostBits, kMostBits)));
     if (alarm.kind == GateEvent::Kind::ends) {
         const bool was_speaking = speaking_[slot] != 0;
         speaking_[slot] = 0;
         said.onset = false;
         return was_speaking;
     }
-    if (speaking_[slot] != 0 || row - last_onset_[slot] < options_.hold_off_rows) return false;
-    if (!(static_cast<double>(alarm.strength) >= threshold(live_series, interval_s))) return false;
-    speaking_[slot] = 1;
-    last_onset_[slot] = row;
+    if (may_speak) speaking_[slot] = 1;
     said.onset = true;
-    return true;
+    return may_speak;
 }
 
 void Speaker::reset(std::span<const std::uint32_t> slots) noexcept {
     for (const std::uint32_t slot : slots) {
         speaking_[slot] = 0;
-        last_onset_[slot] = kLongAgo;
         since_wall_[slot] = 0;
     }
 }
 
 void Speaker::save(Writer& writer) const {
     writer.array(std::span<const std::uint8_t>(speaking_));
-    writer.array(std::span<const std::int64_t>(last_onset_));
     writer.array(std::span<const Nanos>(since_wall_));
 }
 
 void Speaker::load(Reader& reader) {
     reader.array(std::span<std::uint8_t>(speaking_));
-    reader.array(std::span<std::int64_t>(last_onset_));
     reader.array(std::span<Nanos>(since_wall_));
 }
 

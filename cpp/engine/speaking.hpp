@@ -2,14 +2,14 @@
 //
 // Strength: the evidence of a row plus 0.4 times the running mean (about ten rows) of the evidence before it:
 //   persistence. In noise most rows have none; in a lasting anomaly it adds up.
-// Gate (one per tile): per series, an incident opens when strength reaches incident_bits, stays one while it
-//   is reached again within calm_rows, and raises its alarm once: alarm = the strength on the row that opens
-//   it, else 0, independent of the false-alarm budget. After an alarm there is no other for hold_off_rows; an
-//   incident that lasts longer raises it again.
-// Speaker (one per bank = scope): an incident is spoken once, at its first row whose strength reaches the
-//   threshold kStrengthPerBit * log2(live series * rows per day / false alarms per day), never below
-//   incident_bits; its end is spoken if its onset was. In independent noise no more is spoken than asked for, which a
-//   test holds; under dependence it is a starting point, not a promise.
+// Gate (one per tile): per series, an incident opens when strength reaches incident_bits, or the level at which the
+//   series speaks where that is lower, and stays one while it is reached again within calm_rows. Independent of any
+//   budget it raises an alarm: alarm = the strength on the row that reaches incident_bits, else 0; then none for
+//   hold_off_rows; an incident that lasts longer raises it again.
+// Speaker (one per bank = scope): says an onset where the alarm budget (engine/alarm_budget.hpp) lets the series speak,
+//   and the end of an incident whose onset was said. Until the budget knows the series its level is
+//   kStrengthPerBit * log2(live series * rows per day / alarms per day), never below incident_bits: in independent
+//   noise no more is spoken than asked for, which a test holds.
 #pragma once
 
 #include <array>
@@ -33,7 +33,7 @@ struct PolicyOptions {
 
 // What a gate says of one slot on one row.
 struct GateEvent {
-    enum class Kind : std::uint8_t { opens, resumes, goes_on, ends };  // resumes: within the hold-off
+    enum class Kind : std::uint8_t { opens, goes_on, ends };
     std::uint32_t slot = 0;  // within the tile
     Kind kind = Kind::opens;
     float strength = 0.0F;
@@ -46,7 +46,9 @@ public:
     struct Row {
         std::span<const float> values;        // NaN = not observed
         std::span<const float> evidence;
-        std::span<float> alarm;               // out: strength where the policy speaks, else 0
+        std::span<const float> level;         // at which each series speaks
+        std::span<float> strength;            // out: NaN = not observed
+        std::span<float> alarm;               // out: strength where an alarm is raised, else 0
     };
     // Passes one row; rows are numbered without gaps. Returns the events in slot order, valid until the next
     // call.
@@ -58,7 +60,7 @@ public:
 
 private:
     struct Incident {
-        std::int64_t opened = kNever;
+        std::int64_t last_alarm = kNever;
         std::int64_t last_loud = kNever;
     };
     static constexpr std::int64_t kNever = -1'000'000'000'000;
@@ -69,8 +71,7 @@ private:
     std::vector<float> recent_;         // running mean of the evidence
     std::vector<std::uint8_t> open_;
     std::vector<Incident> incidents_;
-    std::vector<float> strength_;       // scratch of one row
-    std::vector<std::uint8_t> active_;  // scratch: loud or open
+    std::vector<std::uint8_t> active_;  // scratch of one row: loud or open
     std::vector<GateEvent> events_;     // capacity: one per slot
 };
 
@@ -103,9 +104,9 @@ struct Utterance {
     double expected = kNotANumber;
     double lower = kNotANumber;
     double upper = kNotANumber;
-    Nanos since_wall = 0;  // when the incident opened, or resumed after its calm rows
+    Nanos since_wall = 0;  // when the incident opened
     Direction direction = Direction::none;
-    double false_alarm_interval_s = 0.0;  // mean time between false alarms this strong in the whole scope
+    double false_alarm_interval_s = 0.0;  // mean time between alarms this strong in a scope that keeps its budget
     const char* detector = "";            // descriptor's name of the strongest channel
 };
 
@@ -119,14 +120,13 @@ struct Alarm {
 
 class Speaker {
 public:
-    explicit Speaker(std::uint32_t slots, PolicyOptions options, double false_alarms_per_day);
+    Speaker(std::uint32_t slots, PolicyOptions options, double alarms_per_day);
 
-    // Bits that an alarm needs so that the scope keeps its budget; infinite while nothing can speak.
-    [[nodiscard]] double threshold(std::uint64_t live_series, double interval_s) const noexcept;
+    // Strength that a series needs of which nothing is known yet; infinite while nothing can speak.
+    [[nodiscard]] float warming_level(std::uint64_t live_series, double interval_s) const noexcept;
 
-    // True if `alarm` is to be spoken; then `alarm.said` is complete.
-    [[nodiscard]] bool hear(Alarm& alarm, std::int64_t row, Nanos wall, std::uint64_t live_series,
-                            double interval_s) noexcept;
+    // True if `alarm` is to be spoken, as the budget lets it (`may_speak`) at `level`; then `alarm.said` is complete.
+    [[nodiscard]] bool hear(Alarm& alarm, bool may_speak, float level, Nanos wall) noexcept;
 
     void reset(std::span<const std::uint32_t> slots) noexcept;
     void save(Writer& writer) const;
@@ -134,9 +134,8 @@ public:
 
 private:
     PolicyOptions options_;
-    double false_alarms_per_day_;
-    std::vector<std::uint8_t> speaking_;     // onset spoken, end not yet
-    std::vector<std::int64_t> last_onset_;   // row of the last spoken onset
+    double alarms_per_day_;
+    std::vector<std::uint8_t> speaking_;  // onset spoken, end not yet
     std::vector<Nanos> since_wall_;
 };
 

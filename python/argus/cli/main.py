@@ -302,6 +302,36 @@ def verify(
     raise typer.Exit(0 if report.ok else 1)
 
 
+@app.command()
+def ack(
+    key: Annotated[str, typer.Argument(help="Key of an open incident; see argus incidents.")],
+    true_alarm: Annotated[bool, typer.Option("--true/--false", help="Whether it was of something that mattered.")],
+    actor: ActorOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Judge an incident: a true one costs no alarm budget, so that the budget comes to count false alarms."""
+    from argus.config import load
+    from argus.wire.zmq import CommandClient
+
+    request = {"verb": "ack", "key": key, "true_alarm": true_alarm, "actor": _actor(actor)}
+    reply = CommandClient(load(config).home).request(request)
+    typer.echo(f"{key} acknowledged as {'true' if true_alarm else 'false'}; {len(reply['series'])} series")
+
+
+@explain_app.command("budget")
+def explain_budget(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """How often the running collector speaks of the host, against how often it may."""
+    from argus.config import load
+    from argus.services.explain import render_budget
+    from argus.wire.zmq import CommandClient
+
+    reply = CommandClient(load(config).home).request({"verb": "budget"})
+    if as_json:
+        _emit(reply["budget"])
+    else:
+        typer.echo(render_budget(reply["budget"]))
+
+
 @explain_app.command("criteria")
 def explain_criteria(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """The criteria that turn findings into stops, with the values in force here."""

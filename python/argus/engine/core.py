@@ -134,6 +134,35 @@ class Latest(msgspec.Struct, frozen=True, kw_only=True):
     bits: Any
 
 
+class BudgetTotals(msgspec.Struct, frozen=True, kw_only=True):
+    """How often the host plane spoke, against how often it may.
+
+    `alarms` were spoken and not confirmed as true, where `requested` was the budget's share, over `series_days`; all
+    leave out what was spoken while a series was warming. `broken` = the last month's count would be due to chance less
+    than once in 10,000 times.
+    """
+
+    alarms: float
+    requested: float
+    series_days: float
+    broken: bool
+
+
+class AlarmBudget(BudgetTotals, frozen=True, kw_only=True):
+    """The totals, and one entry a live series.
+
+    levels : float32, shape (n_series,), strength at which it speaks
+    days : float64, shape (n_series,), days it was observed
+    states : what the level rests on: `warming` (nothing yet), `pooled` (its siblings' tails) or `own` (its own count)
+    """
+
+    alarms_per_day: float
+    names: list[str]
+    levels: Any
+    days: Any
+    states: list[str]
+
+
 class Engine:
     """The auditor's core, driven from one thread.
 
@@ -310,6 +339,21 @@ class Engine:
     def latest(self) -> Latest:
         """The newest row of every live series (copies)."""
         return Latest(**self._core.latest())
+
+    def budget(self) -> AlarmBudget:
+        """Alarms of the host plane, requested and spoken (copies)."""
+        return AlarmBudget(**self._core.budget())
+
+    def budget_totals(self) -> BudgetTotals:
+        """The same without the series: cheap."""
+        return BudgetTotals(**self._core.budget_totals())
+
+    def confirm(self, series: str, *, true_alarm: bool) -> bool:
+        """A person says whether the last alarm of a series was of something that mattered; a true one costs no budget.
+
+        Returns whether a live series has that full name.
+        """
+        return bool(self._core.confirm(series, true_alarm))
 
     def history(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Wall-clock ns and values of one series by full name, oldest first (copies), float64, NaN = not observed.

@@ -30,6 +30,7 @@ from argus.record.journal import Journal
 from argus.record.keys import SigningKey, open_keys
 from argus.record.writer import JournalWriter
 from argus.schema import Anomaly, Flag, Incident, IncidentState, Scope, ScopeKind, Severity, StopKind
+from argus.services import explain
 from argus.services.metrics import Metrics
 from argus.services.sessions import SessionRequest, Sessions
 from argus.services.status import NOT_OBSERVED, anomaly_line, busiest, host_line, printable
@@ -500,9 +501,24 @@ class Collector:
                 return self._status()
             case "incidents":
                 return {"incidents": msgspec.to_builtins(self._book.open())}
+            case "budget":
+                return {"budget": explain.budget(self._engine.budget())}
+            case "ack":
+                return self._acknowledge(str(request["key"]), bool(request["true_alarm"]), str(request["actor"]))
         raise UsageError(
-            f"command: expected ping, register, finished, status or incidents, found {request.get('verb')!r}"
+            "command: expected ping, register, finished, status, incidents, budget or ack, "
+            f"found {request.get('verb')!r}"
         )
+
+    def _acknowledge(self, key: str, true_alarm: bool, actor: str) -> dict[str, Any]:
+        """A person judges an open incident: its series' alarms count against the budget, or no longer do."""
+        verdict = "true" if true_alarm else "false"
+        incident = self._book.acted(key, f"acknowledged as {verdict} by {actor}")
+        if incident is None:
+            raise UsageError(f"ack: expected the key of an open incident, found {key!r}; see argus incidents")
+        confirmed = [name for name in incident.evidence if self._engine.confirm(name, true_alarm=true_alarm)]
+        self._writer.put("acknowledged", {"key": key, "true_alarm": true_alarm, "actor": actor}, urgent=True)
+        return {"key": key, "message": incident.message, "series": confirmed}
 
     def _register(self, request: SessionRequest) -> dict[str, Any]:
         session = self._sessions.register(request)
@@ -577,10 +593,14 @@ class Collector:
     def _numbers(self) -> dict[str, float]:
         """What only the collector knows, by the names in `argus.services.metrics`."""
         written = self._writer.statistics()
+        budget = self._engine.budget_totals()
         numbers = {
+            "argus_alarm_budget_broken": float(budget.broken),
             "argus_enforcing": float(self._mode == "enforce"),
             "argus_events_refused_total": self._rejected,
             "argus_flags": len(self._standing),
+            "argus_host_alarms": budget.alarms,
+            "argus_host_alarms_requested_total": budget.requested,
             "argus_incidents_open": len(self._book),
             "argus_journal_commits_total": written.commits,
             "argus_journal_failed_commits_total": written.failed_commits,

@@ -26,6 +26,7 @@ COUNTS: Final = {
     "argus_journal_shed_decisions_total": "Decisions not recorded for lack of room.",
     "argus_journal_commits_total": "Commits of the journal.",
     "argus_journal_failed_commits_total": "Commits of the journal that failed.",
+    "argus_host_alarms_requested_total": "Alarms that the budget had room for, outside of warming.",
     "argus_publish_records_total": "Records published over ZeroMQ.",
     "argus_publish_dropped_total": "Records refused because a subscriber's queue was full.",
     "argus_publish_dropped_heartbeats_total": "Heartbeats refused because a subscriber's queue was full.",
@@ -35,7 +36,9 @@ COUNTS: Final = {
     "process_cpu_seconds_total": "Processor time of the collector.",
 }
 LEVELS: Final = {
+    "argus_alarm_budget_broken": "1 when last month's alarms do not fit the budget, which chance does not explain.",
     "argus_enforcing": "1 when automatic stops are real, 0 when they are only shown.",
+    "argus_host_alarms": "Alarms spoken outside of warming, confirmed ones left out, to compare with those requested.",
     "argus_flags": "Flags that stand.",
     "argus_incidents_open": "Incidents that are open.",
     "argus_journal_lag_max_seconds": "Longest time from a record to its being on disk.",

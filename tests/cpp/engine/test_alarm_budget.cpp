@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "../allocations.hpp"
+#include "base/arithmetic.hpp"
 #include "base/dispatch.hpp"
-#include "base/log2.hpp"
 #include "engine/alarm_budget.hpp"
 
 using namespace argus::engine;
@@ -45,6 +45,8 @@ struct Counts {
 std::pair<Counts, float> ladder(const AlarmBudget& budget) {
     const auto bytes = saved(budget);
     argus::Reader reader(bytes, 7, 1);
+    (void)reader.pod<std::uint32_t>();  // slots in use
+    (void)reader.pod<argus::engine::BudgetOptions>();
     std::array<Counts, 1> counts{};
     std::array<float, 1> floor{};
     reader.array(std::span<Counts>(counts));
@@ -192,7 +194,7 @@ TEST_CASE("alarm budget: a series that joins starts where its siblings speak") {
     CHECK(90.0F == budget.levels()[3]);
     CHECK(0.0 == budget.days(3));
     std::vector<float> scores(10, 1.0F);
-    for (int i = 0; i < 3; ++i) (void)budget.step(scores, row++ * kMinute);
+    for (std::uint32_t i = 0; i < AlarmBudget::kRefreshRows; ++i) (void)budget.step(scores, row++ * kMinute);
     CHECK(budget.state(3) == BudgetState::pooled);
     CHECK(std::abs(budget.levels()[3] - usual) < 3.0F);
     CHECK(budget.state(9) == BudgetState::warming);

@@ -297,10 +297,10 @@ TEST_CASE("bank: the budget changes who speaks, never the bits or the alarm bits
     CHECK(loud.bits == quiet.bits);
     CHECK(loud.alarm == quiet.alarm);
     CHECK(loud.spoken.size() > quiet.spoken.size());
-    CHECK(a.threshold_bits() < b.threshold_bits());
+    CHECK(a.budget().levels()[0] <= b.budget().levels()[0]);
 }
 
-TEST_CASE("bank: on independent noise no more is spoken than the budget allows, by much") {
+TEST_CASE("bank: on independent noise as much is spoken as the budget allows") {
     constexpr std::size_t kSeries = 50;
     constexpr std::size_t kRows = 20'000;  // 13.9 days of minutes
     std::mt19937 engine(10);
@@ -310,7 +310,8 @@ TEST_CASE("bank: on independent noise no more is spoken than the budget allows, 
     Bank bank(kSeries, {});
     std::size_t onsets = 0;
     for (const Spoken& spoken : run(bank, values, {1000}).spoken) onsets += spoken.utterance.onset ? 1 : 0;
-    CHECK(onsets <= 28);
+    CHECK(onsets >= 7);
+    CHECK(onsets <= 24);
 }
 
 TEST_CASE("bank: options that do not fit are refused with what was expected") {

@@ -494,6 +494,13 @@ def test_a_fixture_root_end_to_end():
         times, values = engine.history("system.memory.limit")
         assert times.tolist() == [T0 + second * SECOND for second in (2, 3, 4)]
         assert values.tolist() == [24684096 * 1024] * 3
+        kept = engine.budget()
+        assert tuple(kept.names) == latest.names
+        assert set(kept.states) == {"warming"}
+        assert (kept.alarms, kept.requested, kept.broken) == (0.0, 0.0, False)
+        assert engine.budget_totals().alarms == 0.0
+        assert engine.confirm(latest.names[0], true_alarm=True)
+        assert not engine.confirm("system.nothing", true_alarm=True)
         table = engine.processes()
         assert sorted(table["pid"].tolist()) == [2, 12620, 12621, 12622]
         assert {len(column) for column in table.values()} == {4}

@@ -107,6 +107,17 @@ def test_a_spending_loop_is_killed_flagged_issued_and_journalled(collector: Path
     worst = incidents[0]
     assert (worst["severity"], worst["cause"]) == ("critical", "runaway")
     assert worst["hypotheses"][0]["cause"].startswith("runaway loop")
+    acknowledged = argus(collector, "ack", worst["key"], "--true", "--actor", "anna", "--config", "argus.toml")
+    assert acknowledged.returncode == 0, acknowledged.stderr
+    again = json.loads(argus(collector, "incidents", "--config", "argus.toml", "--json").stdout)[0]
+    assert "acknowledged as true by anna" in again["actions"]
+    unknown = argus(collector, "ack", "0" * 16, "--false", "--config", "argus.toml")
+    assert unknown.returncode != 0
+    assert "expected the key of an open incident" in unknown.stderr
+    kept = json.loads(argus(collector, "explain", "budget", "--config", "argus.toml", "--json").stdout)
+    assert kept["alarms_per_day"] == 1.0
+    assert kept["states"] == {"warming": sum(row["series"] for row in kept["metrics"])}
+    assert kept["ratio"] is None
 
 
 def test_a_child_that_ends_by_itself_keeps_its_exit_status(collector: Path):

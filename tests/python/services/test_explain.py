@@ -1,14 +1,15 @@
-"""`argus explain criteria`: the criteria that the core judges by, with the values in force."""
+"""`argus explain`: the criteria that the core judges by, with the values in force; the alarm budget as it is kept."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import msgpack
+import numpy as np
 import pytest
 
 from argus import config
-from argus.engine.core import EVENT_TIME, Engine, EngineOptions, catalog
+from argus.engine.core import EVENT_TIME, AlarmBudget, Engine, EngineOptions, catalog
 from argus.services import explain
 
 T0 = 1_760_000_000_000_000_000
@@ -73,3 +74,45 @@ def test_the_text_marks_what_differs_from_its_default_and_what_is_off(tmp_path: 
     assert [line.split()[0] for line in lines if "(default " in line] == ["duration_s", "share"]
     assert any("duration_s = 90 s  (default 120)" in line for line in lines)
     assert any(line.strip().startswith("share = 0.5  (default 0.8)") for line in lines)
+
+
+def kept(**changed: object) -> AlarmBudget:
+    values = {
+        "alarms_per_day": 2.0,
+        "alarms": 3.0,
+        "requested": 4.0,
+        "series_days": 12.0,
+        "broken": False,
+        "names": ["cpu{cpu=0}", "cpu{cpu=1}", "load"],
+        "levels": np.array([20.0, 24.0, np.inf], np.float32),
+        "days": np.array([3.0, 5.0, 0.0]),
+        "states": ["own", "pooled", "warming"],
+    }
+    return AlarmBudget(**{**values, **changed})  # type: ignore[arg-type]
+
+
+def test_a_budget_is_told_by_metric():
+    found = explain.budget(kept())
+    assert found["ratio"] == 0.75
+    assert found["states"] == {"own": 1, "pooled": 1, "warming": 1}
+    cpu, load = found["metrics"]
+    assert (cpu["metric"], cpu["series"], cpu["level_min"], cpu["level_max"], cpu["days"]) == (
+        "cpu",
+        2,
+        20.0,
+        24.0,
+        4.0,
+    )
+    assert (load["metric"], load["level_min"]) == ("load", None)
+    text = explain.render_budget(found)
+    assert "0.75 of what was asked for" in text
+    assert "speaks from 20.0 to 24.0" in text
+    assert "silent" in text
+    assert "BROKEN" not in text
+
+
+def test_a_broken_budget_and_an_untried_one_are_told():
+    assert "BROKEN" in explain.render_budget(explain.budget(kept(broken=True)))
+    young = explain.budget(kept(alarms=0.0, requested=0.0))
+    assert young["ratio"] is None
+    assert "not known yet" in explain.render_budget(young)
