@@ -78,7 +78,7 @@ def render_budget(found: Mapping[str, Any]) -> str:
     ratio = "not known yet" if found["ratio"] is None else f"{found['ratio']:.2f} of what was asked for"
     states = ", ".join(f"{count} {state}" for state, count in sorted(found["states"].items())) or "none"
     lines = [
-        f"asked for   {found['alarms_per_day']:g} alarms a day, all series together (true ones count until confirmed: argus ack)",
+        f"asked for   {found['alarms_per_day']:g} alarms a day, all series together; true ones count until argus ack",
         f"spoken      {found['alarms']:g} where {found['requested']:.3g} were asked for since warming: {ratio}",
         f"promise     {'BROKEN over the last month' if found['broken'] else 'kept, or too young to tell'}",
         f"series      {states}   (warming: first day, strict; pooled: siblings' tails; own: its own count)",
