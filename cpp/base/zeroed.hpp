@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 #include <type_traits>
 #include <vector>
@@ -12,7 +14,7 @@ namespace argus {
 
 template <class T>
 struct ZeroedAllocator {
-    static_assert(std::is_trivially_copyable_v<T> && alignof(T) <= alignof(std::max_align_t));
+    static_assert(std::is_trivially_copyable_v<T>);
     using value_type = T;
 
     ZeroedAllocator() = default;
@@ -20,16 +22,31 @@ struct ZeroedAllocator {
     ZeroedAllocator(const ZeroedAllocator<U>&) noexcept {}
 
     [[nodiscard]] T* allocate(std::size_t count) {
-        if (void* memory = std::calloc(count, sizeof(T))) return static_cast<T*>(memory);
-        throw std::bad_alloc();
+        constexpr std::size_t kExtra = kAligned ? 0 : alignof(T);
+        void* memory = std::calloc(count * sizeof(T) + kExtra, 1);
+        if (memory == nullptr) throw std::bad_alloc();
+        if constexpr (kAligned) return static_cast<T*>(memory);
+        auto* const begin = static_cast<std::byte*>(memory);
+        const std::size_t gap = alignof(T) - reinterpret_cast<std::uintptr_t>(begin) % alignof(T);
+        std::memcpy(begin + gap - sizeof(memory), &memory, sizeof(memory));
+        return reinterpret_cast<T*>(begin + gap);
     }
-    void deallocate(T* memory, std::size_t) noexcept { std::free(memory); }
+    void deallocate(T* begin, std::size_t) noexcept {
+        void* memory = begin;
+        if constexpr (!kAligned) {
+            std::memcpy(&memory, reinterpret_cast<std::byte*>(begin) - sizeof(memory), sizeof(memory));
+        }
+        std::free(memory);
+    }
 
     // calloc has done it.
     template <class U>
     void construct(U*) noexcept {}
 
     friend bool operator==(const ZeroedAllocator&, const ZeroedAllocator&) noexcept { return true; }
+
+private:
+    static constexpr bool kAligned = alignof(T) <= alignof(std::max_align_t);  // by calloc itself
 };
 
 template <class T>

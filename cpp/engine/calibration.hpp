@@ -3,8 +3,8 @@
 // exceed, is ranked: all else is 0 bits.
 //
 // Past: per slot kBuckets u16 counts of the values at or above a bucket's edge, three buckets an octave, told by
-// comparing the float's bits, so that no logarithm is taken. The lowest edge is 2 % of the mean of the first
-// kWarmValues values; the buckets move when the mark comes too high or nothing reaches beyond the lowest.
+// comparing the float's bits, so that no logarithm is taken: one cache line. The lowest edge is 2 % of the mean of
+// the first kWarmValues values; the buckets move when the mark comes too high or nothing reaches beyond the lowest.
 // Cumulative, so that a rank is two loads; learning adds to a prefix, which vectorises. Values above the mark are
 // all counted; of those below it one in kSampled, with so much more weight (by the series' own count of values).
 // The past fades by 1/5,000 a value.
@@ -17,7 +17,7 @@
 // kBeyondBits) always. Zero until kWarmValues values are known.
 //
 // Method: conformal p-values: Vovk, Gammerman and Shafer (2005), Algorithmic Learning in a Random World.
-// Not exact under dependence between rows; tests measure the realised shares. Cost: 100 bytes a slot, taken when
+// Not exact under dependence between rows; tests measure the realised shares. Cost: 82 bytes a slot, taken when
 // it is first used; bench_bank.
 #pragma once
 
@@ -38,21 +38,22 @@ inline constexpr std::uint32_t kSampled = 32;  // one value in so many below the
 
 class Calibration {
 public:
-    static constexpr std::uint32_t kBuckets = 39;
+    static constexpr std::uint32_t kBuckets = 31;
     static constexpr float kReachBits = 10.0F;
 
     struct Reach {  // slots whose reach() is wanted
         std::uint32_t first = 0;
         std::uint32_t count = 0;
     };
-    struct Past {  // of one slot; all zero at first
+    struct alignas(64) Past {  // of one slot
         std::array<std::uint16_t, kBuckets + 1> at_least{};  // never growing; [0] = all, the last is 0
-        float per_floor = 0.0F;     // 1/lower edge of bucket 0 at base 0; 0 = no positive statistic seen yet
-        float past_bits = 0.0F;     // log2 of the past, renewed every 64 values
-        float lift = 0.0F;          // makes series of unlike age comparable; renewed every 64 values
-        std::int16_t base = 0;      // the lowest bucket, in buckets above the floor
-        std::uint8_t warm = 0;      // values learned, at most kWarmValues
-        std::uint8_t unused = 0;
+    };
+    struct Warming {  // one array each, an entry per slot
+        float* per_edge;
+        float* mean;
+        std::uint8_t* warm;
+        std::uint8_t* bucket;  // out, here and below
+        std::uint8_t* learns;
     };
 
     Calibration(std::uint32_t slots, Reach reach);
@@ -84,31 +85,44 @@ private:
         float bits_per_octave;  // slope of -log2(survival) from the upper quarter to the record
     };
     struct Values {  // some slots of a row, and what is known of them
+        static constexpr std::size_t kSlack = 16;  // slots are written so many at once
         explicit Values(std::size_t most)
-            : slot(most), bucket(most), twice_share(most), past_bits(most), lift(most), found(most) {}
+            : slot(most + kSlack), bucket(most), twice_share(most), dither(most), found(most), past_bits(most),
+              lift(most) {}
         ZeroedVector<std::uint32_t> slot;
         ZeroedVector<std::uint8_t> bucket;
         ZeroedVector<std::int32_t> twice_share;
+        ZeroedVector<std::uint32_t> dither;
+        ZeroedVector<float> found;
         ZeroedVector<float> past_bits;
         ZeroedVector<float> lift;
-        ZeroedVector<float> found;
         std::size_t count = 0;
     };
-
+    [[nodiscard]] float edge_of(std::size_t slot, int bucket) const noexcept;
+    [[nodiscard]] bool only_zeros(std::size_t slot) const noexcept;
     [[nodiscard]] static Tail tail(const Past& past) noexcept;
-    [[nodiscard]] static float beyond(const Past& past, float statistic) noexcept;
-    [[nodiscard]] static float reach_of(const Past& past) noexcept;
-    static void forget(Past& past, std::int32_t age) noexcept;
-    static void move_base(Past& past, int by) noexcept;
+    [[nodiscard]] float beyond(std::size_t slot, float statistic) const noexcept;
+    [[nodiscard]] float reach_of(std::size_t slot) const noexcept;
+    void search(std::span<const float> statistic) noexcept;
+    void learn_hits(std::span<const std::uint8_t> learn) noexcept;
+    void learn_others(std::span<const std::int32_t> seen, std::span<const float> statistic,
+                      std::span<const std::uint8_t> learn) noexcept;
+    void move_base(std::size_t slot, int by) noexcept;
+    void sink(std::size_t slot) noexcept;
     void warm_up(std::span<const float> statistic, std::span<const std::uint8_t> learn) noexcept;
-    void settle(Past& past) noexcept;
+    void settle(std::size_t slot) noexcept;
     void maintain(Values& due) noexcept;
 
     ZeroedVector<Past> pasts_;
     std::vector<float> mark_;  // statistics at or above it are ranked; infinite while warming up
+    ZeroedVector<float> per_edge_;   // 1/lower edge of bucket 0; 0 = no positive statistic seen yet
+    ZeroedVector<float> past_bits_;  // log2 of the past, renewed every 64 values; the mean while warming up
+    ZeroedVector<float> lift_;       // makes series of unlike age comparable; renewed every 64 values
+    ZeroedVector<std::uint8_t> warm_;  // values learned, at most kWarmValues
     Reach reach_slots_;
     std::vector<float> reach_;
     ZeroedVector<std::uint8_t> above_;  // scratch of one row, here and below
+    ZeroedVector<std::uint8_t> learns_;
     Values hits_;
     Values others_;
     std::uint32_t warming_;  // slots that have no mark yet

@@ -86,7 +86,7 @@ void Gate::judge(std::uint32_t slot, std::int64_t row, const Row& io) noexcept {
     if (!(strength >= std::min(options_.incident_bits, io.level[slot]))) {
         if (row - incident.last_loud >= options_.calm_rows) {
             open_[slot] = 0;
-            events_.push_back({slot, GateEvent::Kind::ends, strength});
+            events_.push_back({slot, GateEvent::Kind::ends, strength == strength ? strength : 0.0F});
         }
         return;
     }
