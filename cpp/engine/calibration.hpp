@@ -68,7 +68,7 @@ public:
     void learn(std::span<const std::int32_t> seen, std::span<const float> statistic,
                std::span<const std::uint8_t> learn) noexcept;
 
-    // The statistic that about one value in 2^kReachBits exceeds, renewed every 64 values; NaN while warming up;
+    // The statistic that about one value in 2^kReachBits exceeds, renewed every 128 values; NaN while warming up;
     // empty unless asked for.
     [[nodiscard]] std::span<const float> reach() const noexcept { return reach_; }
 
@@ -116,8 +116,8 @@ private:
     ZeroedVector<Past> pasts_;
     std::vector<float> mark_;  // statistics at or above it are ranked; infinite while warming up
     ZeroedVector<float> per_edge_;   // 1/lower edge of bucket 0; 0 = no positive statistic seen yet
-    ZeroedVector<float> past_bits_;  // log2 of the past, renewed every 64 values; the mean while warming up
-    ZeroedVector<float> lift_;       // makes series of unlike age comparable; renewed every 64 values
+    ZeroedVector<float> past_bits_;  // log2 of the past, renewed every 128 values; the mean while warming up
+    ZeroedVector<float> lift_;       // makes series of unlike age comparable; renewed every 128 values
     ZeroedVector<std::uint8_t> warm_;  // values learned, at most kWarmValues
     Reach reach_slots_;
     std::vector<float> reach_;
