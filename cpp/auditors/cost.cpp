@@ -49,8 +49,9 @@ constexpr std::size_t kScales = 6, kParts = 4, kShifts = 4;
 constexpr std::array<std::size_t, kShifts> kShiftBins{3, 5, 7, 9};  // x2, x3.2, x5, x8
 constexpr Nanos kPart = 1'250'000'000;        // part of the shortest window; each next one is twice as long
 constexpr Nanos kBin = 10 * kSecond;
-constexpr std::int64_t kAdoptBins = 12, kForgetBins = 720;
-constexpr std::size_t kHostBins = 1024;
+constexpr std::int64_t kAdoptBins = 12;
+constexpr std::int64_t kIdleBins = 6;          // a payer away for longer is pausing: its clock stands still
+constexpr std::size_t kHostBins = 64;
 constexpr double kWarmCalls = 40, kWarmBins = 20, kWarmAloneBins = 51;  // weights of 200 s and of 10 min
 constexpr double kPoolCalls = 60.0, kClip = 3.0;
 constexpr double kSmallestRise = 1.5;         // of a count, before it is worth a logarithm
@@ -58,8 +59,8 @@ constexpr Nanos kPriceSpan = 60 * kSecond, kLoopGap = 30 * kSecond, kRetrySpan =
 constexpr Nanos kQuiet = 160 * kSecond;       // an incident is over when a whole longest window held no evidence
 constexpr Nanos kAccept = 3600 * kSecond;
 constexpr Nanos kTouchedBefore = 90 * kSecond, kTouchedAfter = 10 * kSecond;
-constexpr double kLoopBand = 0.4, kLoopTokens = 16.0, kLoopShare = 0.01;
-constexpr std::uint32_t kLoopNew = 30, kLoopExplained = 3, kLongestRun = 64;
+constexpr double kLoopBand = 0.4, kLoopTokens = 16.0, kLoopShare = 0.01, kRunNats = 12.0;
+constexpr std::uint32_t kLoopExplained = 3, kLongestRun = 64;
 constexpr double kUnknown = -1.0;
 
 enum Kind : std::size_t { kPrice, kLoop, kSize, kRate, kRetry, kKinds };
@@ -75,6 +76,7 @@ struct Call {
     double cost = 0.0;                           // nano-USD, as told or at its bound
     double booked = 0.0;                         // at the usual price
     bool priced = false;                         // the cost was told and is not an estimate
+    bool grown = false;                          // its session's context grew: no new draw of a size
 };
 
 // Sums over one part of a window.
@@ -89,7 +91,8 @@ struct Totals {
 };
 
 struct Bin {
-    float calls = 0, spend = 0, places = 0, squares = 0;  // sums of size bins and of their squares
+    float calls = 0, spend = 0;
+    float sized = 0, places = 0, squares = 0;  // calls that carry size evidence, sums of their size bins and squares
     std::uint32_t repeats = 0;
     std::uint8_t touched = 0, kept = 0;
     std::array<std::uint8_t, 8> sizes{};  // a fair sample of the calls' size bins
@@ -104,6 +107,47 @@ struct Repeat {
     std::uint32_t input = 0, at = 0;  // tokens; units of 2^20 ns, 0 = never
 };
 
+// How long runs of like turns become: how many reached each length, and how often two like turns were followed by a
+// third and so on, in runs that were not spoken of.
+class RunLaw {
+public:
+    [[nodiscard]] bool known() const noexcept { return runs_ > 30; }
+    void begin() noexcept {
+        if (++runs_ < 1U << 14) return;
+        runs_ /= 2;
+        for (std::uint16_t& r : reached_) r = static_cast<std::uint16_t>(r / 2);
+    }
+    void reach(std::uint32_t turns) noexcept {
+        if (turns < kLongestRun && reached_[turns] < 0xffff) ++reached_[turns];
+        if (turns == 2) ended_ += 1;
+        if (turns > 2) went_on_ += 1;
+        if (ended_ + went_on_ < 4096) return;
+        ended_ /= 2;
+        went_on_ /= 2;
+    }
+    // A run of so many turns was spoken of: that it went on is no sign that others do.
+    void disown(std::uint32_t turns) noexcept {
+        ended_ = std::max(0.0, ended_ - 1);
+        went_on_ = std::max(0.0, went_on_ - (turns - 2.0));
+    }
+    // The shortest run that is rare: at most 1 % reached it, and chance makes it once of e^12 runs of two turns. `own`
+    // turns of the run at hand are left out.
+    [[nodiscard]] std::uint32_t bar(std::uint32_t shortest, std::uint32_t own) const noexcept {
+        const double others = own < 2 ? 0.0 : own - 2.0;
+        const double went_on = std::max(0.0, went_on_ - others);
+        const double ended = std::max(0.0, ended_ - (own < 2 ? 0.0 : 1.0));
+        const double turns = 2.0 - kRunNats / natural_log((went_on + 0.5) / (went_on + ended + 10.0));
+        std::uint32_t bar = turns < kLongestRun ? std::max(shortest, static_cast<std::uint32_t>(turns)) : kLongestRun;
+        while (bar < kLongestRun && reached_[bar] > kLoopShare * (runs_ + 100.0)) ++bar;
+        return bar;
+    }
+
+private:
+    std::uint32_t runs_ = 0;
+    std::array<std::uint16_t, kLongestRun> reached_{};
+    double went_on_ = 0, ended_ = 0;
+};
+
 struct Payer {
     std::uint64_t calls = 0;
     // windows
@@ -114,7 +158,8 @@ struct Payer {
     std::array<Bin, kAdoptBins + 1> bins{};
     std::int64_t bin = 0, first_bin = 0;
     Nanos touched_until = 0;
-    double own = 0, rest = 0, spend = 0, repeats = 0, places = 0, squares = 0, weight = 0;
+    std::int64_t idle_bins = 0;  // in a row
+    double own = 0, rest = 0, spend = 0, repeats = 0, sized = 0, places = 0, squares = 0, weight = 0;
     SizeLaw sizes;
     Dispersion alone, shared, clumps;  // of own counts, of the share of all calls, of sizes
     std::array<Repeat, 16> recent{};
@@ -126,9 +171,7 @@ struct Payer {
     std::array<Nanos, 8> dear_at{};
     double dear_excess = 0;
     Nanos dear_since = 0;
-    // runs of like turns: how many there were, how many reached each length
-    std::uint32_t runs = 0;
-    std::array<std::uint16_t, kLongestRun> reached{};
+    RunLaw runs;
     std::array<Incident, kKinds> incidents{};
 };
 
@@ -136,7 +179,8 @@ struct Session {
     std::uint64_t payer = 0;
     std::uint32_t turns = 0;
     std::uint8_t carrier = kNoCall, spoken = 0;
-    double input = kUnknown, output = 0, spend = 0;
+    double context = kUnknown;  // input of its latest call
+    double input = kUnknown, output = 0, spend = 0;  // of the run: latest input (unknown = none runs), mean output
     Nanos since = 0, last = 0;
     std::array<std::uint64_t, 8> steps{};  // of the run: what tools were asked and gave
     std::uint32_t step_count = 0;
@@ -242,6 +286,10 @@ private:
         Payer& payer = payer_of(payer_key, c.now);
         remember(event, payer_key, s, c);
         if (c.priced && c.input >= 0) price(payer, payer_key, event, c, ledger, emit);
+        if (s != kNone) {
+            c.grown = sessions_[s].context >= 0 && c.input > sessions_[s].context;
+            sessions_[s].context = c.input;
+        }
         const std::uint32_t turns = s == kNone || c.input < 0 || c.output < 0
                                         ? 0
                                         : turn(payer, payer_key, sessions_[s], s, event, c, ledger, emit);
@@ -326,9 +374,12 @@ private:
 
     void catch_up(Payer& payer, std::int64_t bin) noexcept {
         if (payer.bin == bin) return;
-        if (bin - payer.bin > kForgetBins) {
-            forget(payer, bin);
-            return;
+        const auto held = static_cast<std::int64_t>(payer.bins.size());
+        // Nothing but idle bins lies between: they teach nothing.
+        if (bin - payer.bin > 2 * held + kIdleBins) {
+            catch_up(payer, payer.bin + held + kIdleBins);
+            payer.bin = payer.first_bin = bin - held;
+            payer.bins = {};
         }
         while (payer.bin < bin) {
             const std::int64_t old = ++payer.bin - static_cast<std::int64_t>(payer.bins.size());
@@ -339,42 +390,37 @@ private:
         }
     }
 
-    // Away for two hours: rates have to be learned anew, prices and sizes stand.
-    static void forget(Payer& payer, std::int64_t bin) noexcept {
-        payer.bins = {};
-        payer.bin = payer.first_bin = bin;
-        payer.own = payer.rest = payer.spend = payer.repeats = payer.places = payer.squares = payer.weight = 0;
-        payer.alone = payer.shared = payer.clumps = Dispersion{};
-        payer.sizes = SizeLaw{};
-    }
-
     void adopt(Payer& p, const Bin& bin, std::int64_t number) noexcept {
         if (bin.touched != 0) return;
         const double calls = static_cast<double>(bin.calls);
+        p.idle_bins = calls > 0 ? 0 : p.idle_bins + 1;
+        if (p.idle_bins > kIdleBins) return;
         const double all = static_cast<double>(host_calls_[static_cast<std::size_t>(number) % kHostBins]);
+        const double sized = static_cast<double>(bin.sized);
         if (p.weight > 12) {
             const double own = p.own / p.weight;
             const double share = p.own / (p.own + p.rest + 1e-9);
             p.alone.learn(calls - own, own);
             p.shared.learn(calls - all * share, all * share * (1 - share));
-            if (p.own > 1) {
-                const double mean = p.places / p.own;
-                const double variance = std::max(p.squares / p.own - mean * mean, 1.0);
-                p.clumps.learn(static_cast<double>(bin.places) - calls * mean, calls * variance);
+            if (p.sized > 1) {
+                const double mean = p.places / p.sized;
+                const double variance = std::max(p.squares / p.sized - mean * mean, 1.0);
+                p.clumps.learn(static_cast<double>(bin.places) - sized * mean, sized * variance);
             }
         }
         p.own = p.own * kKeepBin + calls;
         p.rest = p.rest * kKeepBin + std::max(0.0, all - calls);
         p.spend = p.spend * kKeepBin + static_cast<double>(bin.spend);
         p.repeats = p.repeats * kKeepBin + static_cast<double>(bin.repeats);
+        p.sized = p.sized * kKeepBin + sized;
         p.places = p.places * kKeepBin + static_cast<double>(bin.places);
         p.squares = p.squares * kKeepBin + static_cast<double>(bin.squares);
         p.weight = p.weight * kKeepBin + 1;
         p.sizes.decay(kKeepBin);
         const std::size_t kept = bin.kept;
         for (std::size_t i = 0; i < kept; ++i) {
-            p.sizes.add(bin.sizes[i], calls / static_cast<double>(kept));
-            pool_.add(bin.sizes[i], calls / static_cast<double>(kept));
+            p.sizes.add(bin.sizes[i], sized / static_cast<double>(kept));
+            pool_.add(bin.sizes[i], sized / static_cast<double>(kept));
         }
     }
 
@@ -490,20 +536,24 @@ private:
             run.output = c.output;
             run.spend = 0;
             run.since = c.now;
-            count_run(payer);
+            payer.runs.begin();
+            all_runs_.begin();
         }
         ++run.turns;
         run.input = c.input;
         run.last = c.now;
         run.spend += c.cost;
         run.output += (c.output - run.output) / std::min(run.turns, 8U);
-        const std::uint32_t bar = loop_bar(payer);
-        if (run.turns >= loop_turns_ && run.turns < kLongestRun) count_up(payer.reached[run.turns]);
+        if (run.spoken == 0) {
+            payer.runs.reach(run.turns);
+            all_runs_.reach(run.turns);
+        }
+        const std::uint32_t bar = loop_bar(payer, run.spoken == 0 ? run.turns : 0);
         if (run.turns < bar || bar >= kLongestRun) return run.turns;
         Finding f;
         f.kind = kLoop;
         // What a payer's runs look like is not known from a few: none of them is a proof.
-        f.score = payer.runs > kLoopNew ? static_cast<double>(run.turns) / static_cast<double>(bar) : 1.0;
+        f.score = payer.runs.known() ? static_cast<double>(run.turns) / static_cast<double>(bar) : 1.0;
         f.value = static_cast<double>(run.turns);
         f.expected = static_cast<double>(bar);
         f.since = run.since;
@@ -512,24 +562,20 @@ private:
         judge(payer, f, emit, ledger, c.now);
         const auto level = static_cast<std::uint8_t>(static_cast<unsigned>(f.verdict.severity) + 1U);
         if (level <= run.spoken || f.verdict.severity == Severity::info) return run.turns;
+        if (run.spoken == 0) {
+            payer.runs.disown(run.turns);
+            all_runs_.disown(run.turns);
+        }
         run.spoken = level;
         touch(payer, c.now);
         say(f, payer_key, sessions_.hash(index), event, c, emit);
         return run.turns;
     }
 
-    static void count_up(std::uint16_t& counter) noexcept {
-        if (counter < 0xffff) ++counter;
-    }
-    static void count_run(Payer& payer) noexcept {
-        if (++payer.runs < 1U << 14) return;
-        payer.runs /= 2;
-        for (std::uint16_t& r : payer.reached) r = static_cast<std::uint16_t>(r / 2);
-    }
-    [[nodiscard]] std::uint32_t loop_bar(const Payer& payer) const noexcept {
-        std::uint32_t bar = payer.runs > kLoopNew ? loop_turns_ : 2 * loop_turns_;
-        while (bar < kLongestRun && payer.reached[bar] > kLoopShare * (payer.runs + 100.0)) ++bar;
-        return bar;
+    // A new payer is held to twice the bar of all payers together; before that is known, to none.
+    [[nodiscard]] std::uint32_t loop_bar(const Payer& payer, std::uint32_t own) const noexcept {
+        if (payer.runs.known()) return payer.runs.bar(loop_turns_, own);
+        return all_runs_.known() ? std::min(2 * all_runs_.bar(loop_turns_, own), kLongestRun) : kLongestRun;
     }
 
     // --- size, rate, retry -------------------------------------------------------------------------------------------
@@ -539,7 +585,8 @@ private:
         row.spend = static_cast<float>(c.booked);
         row.repeats = repeats(p, c) ? 1.0F : 0.0F;
         const std::size_t size = size_bin(c.booked);
-        if (c.booked > 0) row.size = size_evidence(p, size);
+        const bool sized = c.booked > 0 && !c.grown;
+        if (sized) row.size = size_evidence(p, size);
         const std::int64_t part = c.now / kPart;
         clear_passed(p.rows, p.part, part, Row{});
         p.part = part;
@@ -557,9 +604,11 @@ private:
         Bin& bin = p.bins[static_cast<std::size_t>(p.bin) % p.bins.size()];
         bin.calls += 1.0F;
         bin.spend += row.spend;
+        bin.repeats += row.repeats > 0 ? 1 : 0;
+        if (!sized) return;
+        bin.sized += 1.0F;
         bin.places += static_cast<float>(size);
         bin.squares += static_cast<float>(size * size);
-        bin.repeats += row.repeats > 0 ? 1 : 0;
         sample(bin, static_cast<std::uint8_t>(size), p.calls);
     }
 
@@ -569,7 +618,7 @@ private:
             bin.sizes[bin.kept++] = size;
             return;
         }
-        const std::uint64_t draw = events::mix(number, 0x9e3779b97f4a7c15ULL) % static_cast<std::uint64_t>(bin.calls);
+        const std::uint64_t draw = events::mix(number, 0x9e3779b97f4a7c15ULL) % static_cast<std::uint64_t>(bin.sized);
         if (draw < bin.sizes.size()) bin.sizes[draw] = size;
     }
 
@@ -798,6 +847,7 @@ private:
     std::array<std::array<float, kParts>, kScales> host_rows_{};
     std::int64_t host_part_ = 0, host_bin_ = 0;
     std::array<float, kHostBins> host_calls_{};
+    RunLaw all_runs_;
     SizeLaw pool_;
     std::array<double, kSizeBins> pool_law_{};
     bool pool_stale_ = true;
@@ -814,6 +864,7 @@ void Costs::save(Writer& writer) const {
     writer.pod(host_part_);
     writer.pod(host_bin_);
     writer.pod(host_calls_);
+    writer.pod(all_runs_);
     writer.pod(pool_);
     writer.pod(pool_law_);
     writer.pod(pool_stale_);
@@ -833,6 +884,7 @@ void Costs::load(Reader& reader) {
     host_part_ = reader.pod<std::int64_t>();
     host_bin_ = reader.pod<std::int64_t>();
     host_calls_ = reader.pod<decltype(host_calls_)>();
+    all_runs_ = reader.pod<RunLaw>();
     pool_ = reader.pod<SizeLaw>();
     pool_law_ = reader.pod<decltype(pool_law_)>();
     pool_stale_ = reader.pod<std::uint8_t>() != 0;

@@ -171,9 +171,14 @@ public:
             block.bins = 0;
         }
     }
-    [[nodiscard]] double value(std::size_t block) const noexcept {
-        const Block& b = blocks_[block];
-        return std::max(1.0, (5.0 + static_cast<double>(b.sum)) / (5.0 + static_cast<double>(b.weight)));
+    // Of blocks up to that length: what clumps in short blocks clumps in long ones, of which fewer were seen.
+    [[nodiscard]] double value(std::size_t longest) const noexcept {
+        double most = 1.0;
+        for (std::size_t b = 0; b <= longest; ++b) {
+            const double sum = 5.0 + static_cast<double>(blocks_[b].sum);
+            most = std::max(most, sum / (5.0 + static_cast<double>(blocks_[b].weight)));
+        }
+        return most;
     }
 
 private:
