@@ -57,7 +57,8 @@ constexpr double kPoolCalls = 60.0, kClip = 3.0;
 constexpr double kSmallestRise = 1.5;         // of a count, before it is worth a logarithm
 constexpr Nanos kPriceSpan = 60 * kSecond, kLoopGap = 30 * kSecond, kRetrySpan = 5 * kSecond;
 constexpr Nanos kQuiet = 160 * kSecond;       // an incident is over when a whole longest window held no evidence
-constexpr Nanos kAccept = 3600 * kSecond;
+constexpr Nanos kAccept = 3600 * kSecond, kForgive = 8 * 3600 * kSecond;
+constexpr std::uint8_t kHabit = 3, kMostTold = 20;
 constexpr Nanos kTouchedBefore = 90 * kSecond, kTouchedAfter = 10 * kSecond;
 constexpr double kLoopBand = 0.4, kLoopTokens = 16.0, kLoopShare = 0.01, kRunNats = 12.0;
 constexpr std::uint32_t kLoopExplained = 3, kLongestRun = 64;
@@ -92,7 +93,7 @@ struct Totals {
 
 struct Bin {
     float calls = 0, spend = 0;
-    float sized = 0, places = 0, squares = 0;  // calls that carry size evidence, sums of their size bins and squares
+    float sized = 0;  // calls that carry size evidence
     std::uint32_t repeats = 0;
     std::uint8_t touched = 0, kept = 0;
     std::array<std::uint8_t, 8> sizes{};  // a fair sample of the calls' size bins
@@ -101,6 +102,12 @@ struct Bin {
 struct Incident {
     Nanos since = 0, last = 0;
     std::uint8_t spoken = 0;  // severity said + 1; 0 = none stands
+    std::uint8_t told = 0;    // incidents spoken of lately: each 8 hours forgive one
+    Nanos told_at = 0;
+
+    // What was told three times and goes on is part of the payer's ways: each further time it must be twice as clear.
+    [[nodiscard]] bool habitual() const noexcept { return told >= kHabit; }
+    [[nodiscard]] double patience() const noexcept { return habitual() ? static_cast<double>(2U << (told - kHabit)) : 1.0; }
 };
 
 struct Repeat {
@@ -159,9 +166,9 @@ struct Payer {
     std::int64_t bin = 0, first_bin = 0;
     Nanos touched_until = 0;
     std::int64_t idle_bins = 0;  // in a row
-    double own = 0, rest = 0, spend = 0, repeats = 0, sized = 0, places = 0, squares = 0, weight = 0;
+    double own = 0, rest = 0, spend = 0, repeats = 0, weight = 0;
     SizeLaw sizes;
-    Dispersion alone, shared, clumps;  // of own counts, of the share of all calls, of sizes
+    Dispersion alone, shared;  // of own counts, of the share of all calls
     std::array<Repeat, 16> recent{};
     // prices
     UsualPrice usual;
@@ -402,19 +409,11 @@ private:
             const double share = p.own / (p.own + p.rest + 1e-9);
             p.alone.learn(calls - own, own);
             p.shared.learn(calls - all * share, all * share * (1 - share));
-            if (p.sized > 1) {
-                const double mean = p.places / p.sized;
-                const double variance = std::max(p.squares / p.sized - mean * mean, 1.0);
-                p.clumps.learn(static_cast<double>(bin.places) - sized * mean, sized * variance);
-            }
         }
         p.own = p.own * kKeepBin + calls;
         p.rest = p.rest * kKeepBin + std::max(0.0, all - calls);
         p.spend = p.spend * kKeepBin + static_cast<double>(bin.spend);
         p.repeats = p.repeats * kKeepBin + static_cast<double>(bin.repeats);
-        p.sized = p.sized * kKeepBin + sized;
-        p.places = p.places * kKeepBin + static_cast<double>(bin.places);
-        p.squares = p.squares * kKeepBin + static_cast<double>(bin.squares);
         p.weight = p.weight * kKeepBin + 1;
         p.sizes.decay(kKeepBin);
         const std::size_t kept = bin.kept;
@@ -452,9 +451,11 @@ private:
             if (list > 0) reference_ratio = c.cost / list;
             if (payer.usual.known()) ratio = std::max(ratio, reference_ratio / payer.usual.value());
         }
+        const bool usual = payer.incidents[kPrice].habitual();
+        if (usual && reference_ratio > 0) payer.usual.add(reference_ratio);
         if (ratio < price_ratio_) {
             follow(payer, m);
-            if (reference_ratio > 0) payer.usual.add(reference_ratio);
+            if (!usual && reference_ratio > 0) payer.usual.add(reference_ratio);
             return;
         }
         c.booked = c.cost / ratio;
@@ -607,8 +608,6 @@ private:
         bin.repeats += row.repeats > 0 ? 1 : 0;
         if (!sized) return;
         bin.sized += 1.0F;
-        bin.places += static_cast<float>(size);
-        bin.squares += static_cast<float>(size * size);
         sample(bin, static_cast<std::uint8_t>(size), p.calls);
     }
 
@@ -688,8 +687,7 @@ private:
         const bool shared = share < 0.9 && p.shared.value(2) < p.alone.value(2);
         const double expected = std::max(shared ? all * share : own_rate * seconds, 1e-6);
         std::array<double, kKinds> nats{};
-        const double size = *std::max_element(t.size.begin(), t.size.end());
-        nats[kSize] = size / p.clumps.value(block);
+        nats[kSize] = *std::max_element(t.size.begin(), t.size.end());
         if (t.calls >= 4 && t.calls > kSmallestRise * expected && (shared || p.weight >= kWarmAloneBins)) {
             const double rest = std::max(0.0, all - t.calls);
             double ratio = t.calls * natural_log(t.calls / expected);
@@ -704,7 +702,7 @@ private:
             if (q < 1) nats[kRetry] += (t.calls - t.repeats) * natural_log((1 - q) / (1 - usual_repeats));
         }
         for (const Kind kind : {kSize, kRate, kRetry}) {
-            const double score = nats[kind] / bars_[kind];
+            const double score = nats[kind] / (bars_[kind] * p.incidents[kind].patience());
             if (score <= std::max(1.0, best.score)) continue;
             Finding f;
             f.kind = kind;
@@ -744,10 +742,16 @@ private:
     void speak(Payer& payer, std::uint64_t payer_key, const Finding& f, const Event& event, const Call& c,
                Emit& emit) {
         Incident& incident = payer.incidents[f.kind];
-        if (!stands(incident, c.now)) incident = {c.now, c.now, 0};
+        if (!stands(incident, c.now)) incident = {c.now, c.now, 0, incident.told, incident.told_at};
         incident.last = c.now;
         const auto level = static_cast<std::uint8_t>(static_cast<unsigned>(f.verdict.severity) + 1U);
         if (level <= incident.spoken) return;
+        if (incident.spoken == 0) {
+            const Nanos forgiven = incident.told == 0 ? 0 : (c.now - incident.told_at) / kForgive;
+            incident.told = static_cast<std::uint8_t>(incident.told - std::min<Nanos>(incident.told, forgiven));
+            incident.told = std::min<std::uint8_t>(static_cast<std::uint8_t>(incident.told + 1), kMostTold);
+            incident.told_at = c.now;
+        }
         incident.spoken = level;
         say(f, payer_key, 0, event, c, emit);
     }
