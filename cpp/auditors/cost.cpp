@@ -51,7 +51,7 @@ constexpr Nanos kPart = 1'250'000'000;        // part of the shortest window; ea
 constexpr Nanos kBin = 10 * kSecond;
 constexpr std::int64_t kAdoptBins = 12;
 constexpr std::int64_t kIdleBins = 6;          // a payer away for longer is pausing: its clock stands still
-constexpr std::size_t kHostBins = 64;
+constexpr std::size_t kHostBins = 512;
 constexpr double kWarmCalls = 40, kWarmBins = 20, kWarmAloneBins = 51;  // weights of 200 s and of 10 min
 constexpr double kPoolCalls = 60.0, kClip = 3.0;
 constexpr double kSmallestRise = 1.5;         // of a count, before it is worth a logarithm
@@ -401,15 +401,19 @@ private:
         if (bin.touched != 0) return;
         const double calls = static_cast<double>(bin.calls);
         p.idle_bins = calls > 0 ? 0 : p.idle_bins + 1;
-        if (p.idle_bins > kIdleBins) return;
-        const double all = static_cast<double>(host_calls_[static_cast<std::size_t>(number) % kHostBins]);
-        const double sized = static_cast<double>(bin.sized);
+        // Long past bins of the host are gone: then only the payer's own calls are known.
+        const bool host_known = host_bin_ - number < static_cast<std::int64_t>(kHostBins);
+        const double all =
+            host_known ? static_cast<double>(host_calls_[static_cast<std::size_t>(number) % kHostBins]) : calls;
         if (p.weight > 12) {
-            const double own = p.own / p.weight;
+            // Also while it pauses: others that go on then show how little the share of all calls tells of this one.
             const double share = p.own / (p.own + p.rest + 1e-9);
-            p.alone.learn(calls - own, own);
-            p.shared.learn(calls - all * share, all * share * (1 - share));
+            if (host_known) p.shared.learn(calls - all * share, all * share * (1 - share));
+            const double own = p.own / p.weight;
+            if (p.idle_bins <= kIdleBins) p.alone.learn(calls - own, own);
         }
+        if (p.idle_bins > kIdleBins) return;
+        const double sized = static_cast<double>(bin.sized);
         p.own = p.own * kKeepBin + calls;
         p.rest = p.rest * kKeepBin + std::max(0.0, all - calls);
         p.spend = p.spend * kKeepBin + static_cast<double>(bin.spend);
