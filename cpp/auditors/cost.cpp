@@ -60,8 +60,8 @@ constexpr Nanos kQuiet = 160 * kSecond;       // an incident is over when a whol
 constexpr Nanos kAccept = 3600 * kSecond, kForgive = 8 * 3600 * kSecond;
 constexpr std::uint8_t kHabit = 3, kMostTold = 20;
 constexpr Nanos kTouchedBefore = 90 * kSecond, kTouchedAfter = 10 * kSecond;
-constexpr double kLoopBand = 0.4, kLoopTokens = 16.0, kLoopShare = 0.01, kRunNats = 12.0;
-constexpr std::uint32_t kLoopExplained = 3, kLongestRun = 64;
+constexpr double kLoopBand = 0.4, kLoopTokens = 16.0;
+constexpr std::uint32_t kLoopExplained = 3;
 constexpr double kUnknown = -1.0;
 
 enum Kind : std::size_t { kPrice, kLoop, kSize, kRate, kRetry, kKinds };
@@ -112,47 +112,6 @@ struct Incident {
 
 struct Repeat {
     std::uint32_t input = 0, at = 0;  // tokens; units of 2^20 ns, 0 = never
-};
-
-// How long runs of like turns become: how many reached each length, and how often two like turns were followed by a
-// third and so on, in runs that were not spoken of.
-class RunLaw {
-public:
-    [[nodiscard]] bool known() const noexcept { return runs_ > 30; }
-    void begin() noexcept {
-        if (++runs_ < 1U << 14) return;
-        runs_ /= 2;
-        for (std::uint16_t& r : reached_) r = static_cast<std::uint16_t>(r / 2);
-    }
-    void reach(std::uint32_t turns) noexcept {
-        if (turns < kLongestRun && reached_[turns] < 0xffff) ++reached_[turns];
-        if (turns == 2) ended_ += 1;
-        if (turns > 2) went_on_ += 1;
-        if (ended_ + went_on_ < 4096) return;
-        ended_ /= 2;
-        went_on_ /= 2;
-    }
-    // A run of so many turns was spoken of: that it went on is no sign that others do.
-    void disown(std::uint32_t turns) noexcept {
-        ended_ = std::max(0.0, ended_ - 1);
-        went_on_ = std::max(0.0, went_on_ - (turns - 2.0));
-    }
-    // The shortest run that is rare: at most 1 % reached it, and chance makes it once of e^12 runs of two turns. `own`
-    // turns of the run at hand are left out.
-    [[nodiscard]] std::uint32_t bar(std::uint32_t shortest, std::uint32_t own) const noexcept {
-        const double others = own < 2 ? 0.0 : own - 2.0;
-        const double went_on = std::max(0.0, went_on_ - others);
-        const double ended = std::max(0.0, ended_ - (own < 2 ? 0.0 : 1.0));
-        const double turns = 2.0 - kRunNats / natural_log((went_on + 0.5) / (went_on + ended + 10.0));
-        std::uint32_t bar = turns < kLongestRun ? std::max(shortest, static_cast<std::uint32_t>(turns)) : kLongestRun;
-        while (bar < kLongestRun && reached_[bar] > kLoopShare * (runs_ + 100.0)) ++bar;
-        return bar;
-    }
-
-private:
-    std::uint32_t runs_ = 0;
-    std::array<std::uint16_t, kLongestRun> reached_{};
-    double went_on_ = 0, ended_ = 0;
 };
 
 struct Payer {
@@ -554,7 +513,7 @@ private:
             all_runs_.reach(run.turns);
         }
         const std::uint32_t bar = loop_bar(payer, run.spoken == 0 ? run.turns : 0);
-        if (run.turns < bar || bar >= kLongestRun) return run.turns;
+        if (run.turns < bar || bar >= RunLaw::kLongest) return run.turns;
         Finding f;
         f.kind = kLoop;
         // What a payer's runs look like is not known from a few: none of them is a proof.
@@ -580,7 +539,7 @@ private:
     // A new payer is held to twice the bar of all payers together; before that is known, to none.
     [[nodiscard]] std::uint32_t loop_bar(const Payer& payer, std::uint32_t own) const noexcept {
         if (payer.runs.known()) return payer.runs.bar(loop_turns_, own);
-        return all_runs_.known() ? std::min(2 * all_runs_.bar(loop_turns_, own), kLongestRun) : kLongestRun;
+        return all_runs_.known() ? std::min(2 * all_runs_.bar(loop_turns_, own), RunLaw::kLongest) : RunLaw::kLongest;
     }
 
     // --- size, rate, retry -------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 //   UnitPrice   what a model charges per token, by running least squares of relative error over the four token counts
 //   UsualPrice  a payer's upper usual price, as a 98 % quantile of ratios to a reference
 //   Dispersion  how much block sums scatter beyond the assumed law (Pearson's statistic), one per block length
+//   RunLaw      how long runs of like turns become
 //   SizeLaw     histogram of the cost of a call, three bins a doubling
 // Logarithms are base/arithmetic's, so that the bits do not depend on the processor.
 #pragma once
@@ -217,6 +218,50 @@ public:
 private:
     std::array<float, kSizeBins> counts_{};
     double total_ = 0.0;
+};
+
+// How long runs of like turns become: how many reached each length, and how often two like turns were followed by a
+// third and so on, in runs that were not spoken of.
+class RunLaw {
+public:
+    static constexpr std::uint32_t kLongest = 64;
+
+    [[nodiscard]] bool known() const noexcept { return runs_ > 30; }
+    void begin() noexcept {
+        if (++runs_ < 1U << 14) return;
+        runs_ /= 2;
+        for (std::uint16_t& r : reached_) r = static_cast<std::uint16_t>(r / 2);
+    }
+    void reach(std::uint32_t turns) noexcept {
+        if (turns < kLongest && reached_[turns] < 0xffff) ++reached_[turns];
+        if (turns == 2) ended_ += 1;
+        if (turns > 2) went_on_ += 1;
+        if (ended_ + went_on_ < 4096) return;
+        ended_ /= 2;
+        went_on_ /= 2;
+    }
+    // A run of so many turns was spoken of: that it went on is no sign that others do.
+    void disown(std::uint32_t turns) noexcept {
+        ended_ = std::max(0.0, ended_ - 1);
+        went_on_ = std::max(0.0, went_on_ - (turns - 2.0));
+    }
+    // The shortest run that is rare: at most 1 % reached it, and chance makes it once of e^12 runs of two turns. `own`
+    // turns of the run at hand are left out.
+    [[nodiscard]] std::uint32_t bar(std::uint32_t shortest, std::uint32_t own) const noexcept {
+        const double others = own < 2 ? 0.0 : own - 2.0;
+        const double went_on = std::max(0.0, went_on_ - others);
+        const double ended = std::max(0.0, ended_ - (own < 2 ? 0.0 : 1.0));
+        const double turns = 2.0 - kNats / natural_log((went_on + 0.5) / (went_on + ended + 10.0));
+        std::uint32_t bar = turns < kLongest ? std::max(shortest, static_cast<std::uint32_t>(turns)) : kLongest;
+        while (bar < kLongest && reached_[bar] > kShare * (runs_ + 100.0)) ++bar;
+        return bar;
+    }
+
+private:
+    static constexpr double kShare = 0.01, kNats = 12.0;
+    std::uint32_t runs_ = 0;
+    std::array<std::uint16_t, kLongest> reached_{};
+    double went_on_ = 0, ended_ = 0;
 };
 
 }  // namespace argus::auditors
