@@ -21,6 +21,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <limits>
 #include <string>
 
 #include "auditors/auditor.hpp"
@@ -63,6 +64,7 @@ constexpr Nanos kTouchedBefore = 90 * kSecond, kTouchedAfter = 10 * kSecond;
 constexpr double kLoopBand = 0.4, kLoopTokens = 16.0;
 constexpr std::uint32_t kLoopExplained = 3;
 constexpr double kUnknown = -1.0;
+constexpr Nanos kLatest = std::numeric_limits<Nanos>::max() / 2;  // later is no time; sums stay in range
 
 enum Kind : std::size_t { kPrice, kLoop, kSize, kRate, kRetry, kKinds };
 constexpr const char* kSeries[kKinds] = {"cost.price", "cost.loop", "cost.size", "cost.rate", "cost.retry"};
@@ -226,6 +228,7 @@ private:
         const bool counted = event.input_tokens != kAbsent || event.output_tokens != kAbsent;
         if (!counted && event.cost_nusd == kAbsent) return;
         const events::Sighting& seen = ledger.sighting();
+        if (seen.now > kLatest) return;
         const events::Source& source = ledger.sources()[seen.source];
         if (carrier < kLogged && source.shows(EventType::token_cost_logged)) return;
         if (carrier < kSettled && source.shows(EventType::budget_settled)) return;

@@ -1,10 +1,10 @@
 // When will a capped account be exhausted, and how sure is that? Spend is summed in bins of 10 s; a slow memory (half-life
 // 20 min) and a fast one (2 min) give the burn rate, the scatter of sums over 1, 4 and 16 bins its variance (the largest
-// per bin counts: bursts clump). The fast rate is believed where it lies more than two standard errors above the slow one,
+// per bin counts: bursts clump). The fast rate is believed where it lies more than three standard errors above the slow one,
 // so that growth which no window of the other auditors shows still moves the forecast. Spend over h bins is then normal
 // with mean r h and variance s (h + h^2 / n), the second part for the rate itself being known from n bins only.
 // It looks ahead `horizon_s`, but no further than spending has lasted: nothing says that what began an hour ago goes on
-// for a day. Criterion W1 judges the probability; a session ends by itself, so it is told as information only.
+// for a day. Criterion W1 judges the probability. Agents, tenants and the host only: a session ends by itself.
 // Method: burn-rate alerts over two memories (Site Reliability Workbook, chapter 5) with a predictive distribution.
 // Time is arrival time. State: 0.3 kB an account with a cap. Cost: bench_events events/forecast.
 // It does not promise: seasons of the day; spend that comes in a few large amounts (its interval is then wide).
@@ -35,7 +35,7 @@ constexpr double kBinSeconds = 10.0;
 constexpr std::int64_t kMostBins = 720;      // longer pauses begin anew
 constexpr std::uint32_t kWarmBins = 12, kWarmCharges = 10;
 constexpr double kKeepFast = 0.9438743126816935;  // 2^(-1/12)
-constexpr double kStandardErrors = 2.0;
+constexpr double kStandardErrors = 3.0;
 constexpr double kTenthQuantile = 1.2815515655446004;
 constexpr double kRearm = 0.5;
 constexpr std::array<std::uint32_t, 3> kBlocks{1, 4, 16};
@@ -95,7 +95,9 @@ public:
         for (const events::AccountRef& ref : seen.accounts) {
             if (!ledger.accounts().holds(ref.index, ref.generation)) continue;
             const Account& account = ledger.accounts()[ref.index];
-            if (account.cap > 0) spend(ledger.accounts().hash(ref.index), account, event, ledger, emit);
+            // A session ends by itself, nobody knows when: its cap is held by the share that is spent.
+            if (account.cap <= 0 || account.kind == ScopeKind::session || account.kind == ScopeKind::task) continue;
+            spend(ledger.accounts().hash(ref.index), account, event, ledger, emit);
         }
     }
     void on_tick(Nanos, Ledger&, Emit&) override {}
@@ -173,9 +175,8 @@ private:
         facts.upper_nusd = account.upper();
         facts.cap_nusd = account.cap;
         if (facts.exhaust_probability < kRearm) burn.spoken = 0;
-        Verdict verdict = emit.judge(facts, ledger, now);
+        const Verdict verdict = emit.judge(facts, ledger, now);
         if (verdict.severity == Severity::info || burn.spoken != 0) return;
-        if (account.kind == ScopeKind::session) verdict = {};
         burn.spoken = 1;
         say(account, rate, left, ahead * kBinSeconds, facts, verdict, event, emit);
     }
@@ -190,7 +191,6 @@ private:
         a.scope.id = account.id.str();
         a.scope.tenant = account.tenant.str();
         if (account.kind == ScopeKind::agent) a.scope.agent = account.id.str();
-        if (account.kind == ScopeKind::session) a.scope.session = account.id.str();
         a.series = "forecast.exhaustion";
         const double bins = left / rate.mean;
         const double error = kTenthQuantile * std::sqrt(rate.variance * (1.0 / bins + 1.0 / rate.worth));
