@@ -1,21 +1,23 @@
 // Economic faults of a payer (a tenant, else an agent, else the host) seen in its model calls alone, one small detector
 // for each kind instead of one statistic of spend, since each kind leaves another trace:
-//   price  a call costs a multiple of what the payer's usual model charges for the same tokens. Prices are exact to
-//          rounding, so three such calls in a minute prove it. The call is then booked at the usual price.
-//   loop   one session, input that grows, output that stays, gaps of at most 30 s. The bar is the shortest run that at
-//          most 1 % of the payer's runs reached. New results of tools, files or words of a user are progress and end a
-//          run. Turns past the third leave the other statistics: they are explained.
-//   size   sum over the window of ln f(x - shift)/f(x) for shifts of x2 to x8, clipped to 3 nats a call; f is the payer's
-//          own histogram and 60 pseudo-calls of all payers.
+//   price  a call costs a multiple of what its model, or the payer's usual model, charges for the same tokens. Prices
+//          are exact to rounding: three such calls in a minute prove it. The call is booked at the usual price.
+//   loop   one session, input that grows, output that stays, gaps of at most 30 s. The bar is learned (RunLaw). New
+//          results of tools, files and words of a user are progress and end a run. Turns past the third leave the other
+//          statistics: they are explained.
+//   size   sum over the window of ln f(x - shift)/f(x) for shifts of x2 to x8, clipped to 3 nats a call; f is the own
+//          histogram and 60 pseudo-calls of all payers. A call whose session's context grew is no new draw of a size.
 //   rate   likelihood ratio of the window's count: Poisson at the own rate, or binomial at the own share of all calls
-//          of the same window, whichever had the lower dispersion so far.
+//          of the same window, whichever had the lower dispersion so far; divided by that dispersion (Pearson) of
+//          blocks as long as the window, which makes bursts usual where they are.
 //   retry  binomial ratio of calls that repeat an input length within 5 s against the learned share of such calls.
-// Windows of 5 to 160 s in four parts each end at the call. Size and rate evidence is divided by the dispersion (Pearson)
-// that blocks of the window's length showed before, which makes bursts and growing contexts usual where they are.
-// Bins of 10 s teach 120 s later, unless evidence touched them; after an hour a change is taken for the new usual.
-// Evidence that was reported is never used again. Criteria W2 (material) and C4 (loops and prices only) judge.
-// Method: scan statistics over scores of likelihood ratios with an overdispersed null (McCullagh and Nelder 1989).
-// Time is arrival time. Cost: bench_events events/cost.  State: 2.3 kB a payer, 0.2 kB a session.
+// Windows of 5 to 160 s, in four parts each, end at the call. Bins of 10 s teach 120 s later, unless evidence touched
+// them or the payer paused. Evidence that was reported is never used again; what stands for an hour becomes the usual;
+// from the fourth incident of a kind in a day on each must be twice as clear. Criteria W2 (material) and C4 (loops and
+// prices only) judge.
+// Method: scan statistics over likelihood ratios with an overdispersed null (McCullagh and Nelder 1989, chapter 4).
+// Time is arrival time. Cost: bench_events events/calls/cost; about 1 us a call, nothing else but tool results looked
+// up. State: 2.4 kB a payer (4,096), 0.2 kB a session (16,384); the rest is evicted, oldest and least known first.
 // It does not promise: faults of fewer than ten calls; slow growth (forecast); what an agent hides in its own events.
 
 #include <algorithm>
@@ -63,6 +65,7 @@ constexpr std::uint8_t kHabit = 3, kMostTold = 20;
 constexpr Nanos kTouchedBefore = 90 * kSecond, kTouchedAfter = 10 * kSecond;
 constexpr double kLoopBand = 0.4, kLoopTokens = 16.0;
 constexpr std::uint32_t kLoopExplained = 3;
+constexpr double kFalseAlarmInterval = 7 * 86'400.0;  // of a payer, s; measured at the default bars (docs/agents.md)
 constexpr double kUnknown = -1.0;
 constexpr Nanos kLatest = std::numeric_limits<Nanos>::max() / 2;  // later is no time; sums stay in range
 
@@ -109,7 +112,12 @@ struct Incident {
 
     // What was told three times and goes on is part of the payer's ways: each further time it must be twice as clear.
     [[nodiscard]] bool habitual() const noexcept { return told >= kHabit; }
-    [[nodiscard]] double patience() const noexcept { return habitual() ? static_cast<double>(2U << (told - kHabit)) : 1.0; }
+    [[nodiscard]] double patience() const noexcept {
+        return habitual() ? static_cast<double>(2U << (told - kHabit)) : 1.0;
+    }
+    void forgive(Nanos now) noexcept {
+        for (; told > 0 && now - told_at >= kForgive; --told) told_at += kForgive;
+    }
 };
 
 struct Repeat {
@@ -160,6 +168,8 @@ struct Recent {
     double weight = 0;  // what makes it telling: its cost
     InlineText<64> id;
 };
+
+static_assert(sizeof(Payer) <= 2'400 && sizeof(Session) <= 200);  // 4,096 and 16,384 of them: 13 MB
 
 // What one detector found; the most telling one of a call speaks.
 struct Finding {
@@ -396,7 +406,7 @@ private:
         }
     }
 
-    // USD-free: nano-USD a second that the payer usually spends; 0 = not known yet.
+    // Nano-USD a second that the payer usually spends; 0 = not known yet.
     [[nodiscard]] static double usual_spend(const Payer& p) noexcept {
         return p.weight >= kWarmBins ? p.spend / p.weight / (static_cast<double>(kBin) * 1e-9) : 0.0;
     }
@@ -417,6 +427,7 @@ private:
             if (list > 0) reference_ratio = c.cost / list;
             if (payer.usual.known()) ratio = std::max(ratio, reference_ratio / payer.usual.value());
         }
+        payer.incidents[kPrice].forgive(c.now);
         const bool usual = payer.incidents[kPrice].habitual();
         if (usual && reference_ratio > 0) payer.usual.add(reference_ratio);
         if (ratio < price_ratio_) {
@@ -625,6 +636,7 @@ private:
 
     void scan(Payer& p, std::uint64_t payer_key, const Event& event, const Call& c, const Ledger& ledger, Emit& emit) {
         if (static_cast<double>(p.calls) < kWarmCalls || p.weight < kWarmBins || p.own <= 0) return;
+        for (const Kind kind : {kSize, kRate, kRetry}) p.incidents[kind].forgive(c.now);
         const std::int64_t part = c.now / kPart;
         Finding best;
         for (std::size_t w = 0; w < kScales; ++w) {
@@ -677,8 +689,13 @@ private:
             const double usual = std::max(own_rate * seconds, expected) * mean_cost;
             f.facts.spend_ratio = usual > 0 ? t.spend / usual : 0.0;
             f.facts.excess_nusd = t.spend - usual;
-            f.value = kind == kSize ? t.spend / t.calls * 1e-9 : kind == kRate ? t.calls / seconds : t.repeats / t.calls;
-            f.expected = kind == kSize ? mean_cost * 1e-9 : kind == kRate ? expected / seconds : usual_repeats;
+            if (kind == kSize) {
+                f.value = t.spend / t.calls * 1e-9;
+                f.expected = mean_cost * 1e-9;
+            } else {
+                f.value = kind == kRate ? t.calls / seconds : t.repeats / t.calls;
+                f.expected = kind == kRate ? expected / seconds : usual_repeats;
+            }
             f.since = now - static_cast<Nanos>(seconds * 1e9);
             judge(p, f, emit, ledger, now);
             if (f.verdict.severity != Severity::info) best = f;
@@ -713,8 +730,7 @@ private:
         const auto level = static_cast<std::uint8_t>(static_cast<unsigned>(f.verdict.severity) + 1U);
         if (level <= incident.spoken) return;
         if (incident.spoken == 0) {
-            const Nanos forgiven = incident.told == 0 ? 0 : (c.now - incident.told_at) / kForgive;
-            incident.told = static_cast<std::uint8_t>(incident.told - std::min<Nanos>(incident.told, forgiven));
+            incident.forgive(c.now);
             incident.told = std::min<std::uint8_t>(static_cast<std::uint8_t>(incident.told + 1), kMostTold);
             incident.told_at = c.now;
         }
@@ -735,12 +751,14 @@ private:
             a.scope.task = event.task;
         } else {
             const ScopeKind kind = payer_kind(event);
-            a.scope = narrowest_scope(event.tenant, kind == ScopeKind::agent ? event.agent : std::string_view{}, {}, {});
+            const std::string_view agent = kind == ScopeKind::agent ? event.agent : std::string_view{};
+            a.scope = narrowest_scope(event.tenant, agent, {}, {});
         }
         a.series = kSeries[f.kind];
         a.value = f.value;
         a.expected = f.expected;
         if (f.kind == kLoop) a.upper = f.expected;
+        if (f.facts.cost == Facts::Cost::statistic) a.false_alarm_interval_s = kFalseAlarmInterval;
         a.bits = f.facts.cost != Facts::Cost::statistic ? kDeterministicBits : f.nats / kLn2;
         a.direction = Direction::up;
         a.severity = f.verdict.severity;
@@ -782,8 +800,8 @@ private:
                 break;
             case kLoop:
                 std::snprintf(text, sizeof text,
-                              "%llu turns in %.0f s with growing input, like output and no sign of progress, where %.0f "
-                              "are rare: %.6f USD so far",
+                              "%llu turns in %.0f s with growing input, like output and no sign of progress, where "
+                              "%.0f are rare: %.6f USD so far",
                               static_cast<unsigned long long>(f.facts.repeats), seconds, f.expected, usd);
                 break;
             case kSize:

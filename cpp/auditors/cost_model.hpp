@@ -245,7 +245,7 @@ public:
         ended_ = std::max(0.0, ended_ - 1);
         went_on_ = std::max(0.0, went_on_ - (turns - 2.0));
     }
-    // The shortest run that is rare: at most 1 % reached it, and chance makes it once of e^12 runs of two turns. `own`
+    // The shortest run that is rare: at most 1 % reached it, and chance makes it of once in a million (e^14) runs. `own`
     // turns of the run at hand are left out.
     [[nodiscard]] std::uint32_t bar(std::uint32_t shortest, std::uint32_t own) const noexcept {
         const double others = own < 2 ? 0.0 : own - 2.0;
@@ -258,7 +258,7 @@ public:
     }
 
 private:
-    static constexpr double kShare = 0.01, kNats = 12.0;
+    static constexpr double kShare = 0.01, kNats = 14.0;
     std::uint32_t runs_ = 0;
     std::array<std::uint16_t, kLongest> reached_{};
     double went_on_ = 0, ended_ = 0;

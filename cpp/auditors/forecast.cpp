@@ -1,13 +1,14 @@
-// When will a capped account be exhausted, and how sure is that? Spend is summed in bins of 10 s; a slow memory (half-life
-// 20 min) and a fast one (2 min) give the burn rate, the scatter of sums over 1, 4 and 16 bins its variance (the largest
-// per bin counts: bursts clump). The fast rate is believed where it lies more than three standard errors above the slow one,
-// so that growth which no window of the other auditors shows still moves the forecast. Spend over h bins is then normal
-// with mean r h and variance s (h + h^2 / n), the second part for the rate itself being known from n bins only.
+// When will a capped account be exhausted, and how sure is that? Spend is summed in bins of 10 s; a slow memory
+// (half-life 20 min) and a fast one (2 min) give the burn rate, the scatter of sums over 1, 4 and 16 bins its variance
+// (the largest per bin counts: bursts clump). The fast rate is believed where it lies more than three standard errors
+// above the slow one. Spend over h bins is then normal with mean r h and variance s (h + h^2 / n), the second part for
+// the rate itself being known from n bins only.
 // It looks ahead `horizon_s`, but no further than spending has lasted: nothing says that what began an hour ago goes on
 // for a day. Criterion W1 judges the probability. Agents, tenants and the host only: a session ends by itself.
 // Method: burn-rate alerts over two memories (Site Reliability Workbook, chapter 5) with a predictive distribution.
-// Time is arrival time. State: 0.3 kB an account with a cap. Cost: bench_events events/forecast.
-// It does not promise: seasons of the day; spend that comes in a few large amounts (its interval is then wide).
+// Time is arrival time. State: 0.3 kB an account with a cap. Cost: bench_events events/calls/forecast.
+// It does not promise: seasons of the day; spend that comes in a few large amounts (its interval is then wide); growth
+// that lasts a minute, which moves no honest forecast of an hour.
 
 #include <algorithm>
 #include <array>
@@ -204,8 +205,8 @@ private:
         a.evidence.emplace_back(event.id);
         char text[240];
         std::snprintf(text, sizeof text,
-                      "at %.6f USD a minute the cap of %.6f USD is exhausted in %.1f min (80 %% interval from %.1f min), "
-                      "with probability %.3f within %.0f min",
+                      "at %.6f USD a minute the cap of %.6f USD is exhausted in %.1f min (80 %% interval from %.1f "
+                      "min), with probability %.3f within %.0f min",
                       rate.mean * 60 / kBinSeconds * 1e-9, usd(facts.cap_nusd), a.value / 60, a.lower / 60,
                       facts.exhaust_probability, ahead_s / 60);
         a.message = std::string(to_string(account.kind)) + " '" + account.id.str() + "': " + text;
