@@ -245,7 +245,7 @@ public:
         ended_ = std::max(0.0, ended_ - 1);
         went_on_ = std::max(0.0, went_on_ - (turns - 2.0));
     }
-    // The shortest run that is rare: at most 1 % reached it, and chance makes it of once in a million (e^14) runs. `own`
+    // The shortest run that is rare: at most 1 % reached it, and chance makes one in a million (e^14) so long. `own`
     // turns of the run at hand are left out.
     [[nodiscard]] std::uint32_t bar(std::uint32_t shortest, std::uint32_t own) const noexcept {
         const double others = own < 2 ? 0.0 : own - 2.0;
