@@ -14,6 +14,8 @@ namespace argus::auditors {
 extern const AuditorDescriptor causal_auditor;
 extern const AuditorDescriptor loop_auditor;
 extern const AuditorDescriptor budget_auditor;
+extern const AuditorDescriptor cost_auditor;
+extern const AuditorDescriptor forecast_auditor;
 }  // namespace argus::auditors
 
 namespace {
@@ -68,6 +70,30 @@ public:
         put_text(out, "result_hash");
         put_text(out, "faae4e37a8cf1704");
     }
+    // A call with its tokens and its cost, as a gateway tells it.
+    void add_call(int tenant, int session, std::int64_t input) {
+        if (count_ % kBatch == 0) frames.emplace_back("\xdc\x01", 2).push_back('\0');
+        ++count_;
+        std::string& out = frames.back();
+        out.push_back(static_cast<char>(0x80 + 12));
+        put_text(out, "v");
+        out.push_back(1);
+        const std::pair<std::string_view, std::string> texts[] = {
+            {"id", "event-" + std::to_string(count_)}, {"type", "token_cost_logged"}, {"source", "bench"},
+            {"tenant", "tenant-" + std::to_string(tenant)}, {"session", "session-" + std::to_string(session)},
+            {"model", "a-model-of-2024"}};
+        for (const auto& [key, value] : texts) {
+            put_text(out, key);
+            put_text(out, value);
+        }
+        const std::pair<std::string_view, std::int64_t> numbers[] = {
+            {"ts", 1'700'000'000'000'000'000 + count_ * 20'000'000}, {"seq", count_}, {"input_tokens", input},
+            {"output_tokens", 100}, {"cost_nusd", 2500 * input + 1'000'000}};
+        for (const auto& [key, value] : numbers) {
+            put_text(out, key);
+            put_number(out, value);
+        }
+    }
     // Whole batches only: the head of a frame states 256 events.
     void trim() {
         if (count_ % kBatch != 0) frames.pop_back();
@@ -89,6 +115,18 @@ std::vector<std::string> make_frames() {
             maker.add("tool_called", task, turn);
         }
         maker.add("task_completed", task, 0);
+    }
+    maker.trim();
+    return std::move(maker.frames);
+}
+
+// 64 tenants, 50 calls a second in all, sessions of one call: the dearest load of the cost auditor.
+std::vector<std::string> make_calls() {
+    Maker maker;
+    std::uint64_t draw = 1;
+    for (int i = 0; i < 100'000; ++i) {
+        draw = draw * 6364136223846793005ULL + 1442695040888963407ULL;
+        maker.add_call(static_cast<int>(draw >> 58), i, 1000 + static_cast<std::int64_t>(draw >> 40 & 0xfff));
     }
     maker.trim();
     return std::move(maker.frames);
@@ -125,7 +163,7 @@ std::size_t book_all(const std::vector<std::string>& frames) {
 std::size_t ingest_all(const std::vector<std::string>& frames, std::vector<engine::AuditorChoice> auditors) {
     engine::EventPlaneOptions options;
     options.auditors = std::move(auditors);
-    options.ledger.default_cap.fill(1'000'000'000'000);
+    options.ledger.default_cap.fill(1'000'000'000'000'000);
     engine::EventPlane plane(std::move(options));
     std::vector<Anomaly> said;
     std::size_t accepted = 0;
@@ -139,9 +177,10 @@ std::size_t ingest_all(const std::vector<std::string>& frames, std::vector<engin
 
 int main() {
     const std::vector<std::string> frames = make_frames();
-    const std::size_t total = frames.size() * kBatch;
+    const std::vector<std::string> calls = make_calls();
     bool pass = true;
-    const auto figure = [&](const char* name, auto&& work) {
+    const auto figure = [&](const char* name, auto&& work, bool of_calls = false) {
+        const std::size_t total = (of_calls ? calls : frames).size() * kBatch;
         if (work() != total) {
             std::fprintf(stderr, "bench_events: %s: events were refused or spoken of; nothing timed\n", name);
             pass = false;
@@ -155,6 +194,11 @@ int main() {
     figure("events/causal", [&] { return ingest_all(frames, {{&auditors::causal_auditor, {}}}); });
     figure("events/loop", [&] { return ingest_all(frames, {{&auditors::loop_auditor, {}}}); });
     figure("events/budget", [&] { return ingest_all(frames, {{&auditors::budget_auditor, {}}}); });
+    figure("events/cost", [&] { return ingest_all(frames, {{&auditors::cost_auditor, {}}}); });
+    figure("events/forecast", [&] { return ingest_all(frames, {{&auditors::forecast_auditor, {}}}); });
+    figure("events/calls/ledger", [&] { return ingest_all(calls, {}); }, true);
+    figure("events/calls/cost", [&] { return ingest_all(calls, {{&auditors::cost_auditor, {}}}); }, true);
+    figure("events/calls/forecast", [&] { return ingest_all(calls, {{&auditors::forecast_auditor, {}}}); }, true);
     figure("events/ingest", [&] { return ingest_all(frames, engine::default_auditors()); });
     return pass ? 0 : 1;
 }

@@ -20,7 +20,7 @@ namespace argus::auditors {
 
 // What a deterministic rule found, in the terms the criteria are written in.
 struct Facts {
-    enum class Rule : std::uint8_t { order, loss, loop, budget };
+    enum class Rule : std::uint8_t { order, loss, loop, budget, cost, forecast };
     Rule rule = Rule::order;
     // order: the source that broke the order
     bool lossless = false;
@@ -33,6 +33,15 @@ struct Facts {
     std::int64_t upper_nusd = 0;    // the same with unknown cost at its upper bound
     std::int64_t cap_nusd = 0;      // of the session (loop) or of the account (budget); 0 = none
     bool strict = false;            // budget: unknown cost counts towards the cap
+    // cost; `repeats` = turns of the loop, or calls at that price
+    enum class Cost : std::uint8_t { price, loop, statistic };
+    Cost cost = Cost::statistic;
+    double strength = 0.0;          // price: multiple of the usual one; else: multiple of the detector's own bar
+    double spend_ratio = 0.0;       // statistic: spend of its window over usual spend
+    double excess_nusd = 0.0;       // spend beyond usual; of a loop, all
+    double excess_s = 0.0;          // the same in seconds of the payer's usual spend; 0 while that is not known
+    // forecast
+    double exhaust_probability = 0.0;
 };
 
 struct Verdict {

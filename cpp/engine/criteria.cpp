@@ -11,7 +11,7 @@ namespace {
 using auditors::Facts;
 using auditors::Verdict;
 
-enum Row : std::size_t { kC1, kC2, kW1, kW3, kW5 };
+enum Row : std::size_t { kC1, kC2, kC4, kW1, kW2, kW3, kW5 };
 
 constexpr Option kC1Options[] = {{"share", "1", 1.0, 0.01, 1.0, "share of the cap at which it counts as reached"}};
 
@@ -25,7 +25,26 @@ constexpr Option kC2Options[] = {
     {"duration_s", "s", 120, 0, 1e7, "or lasting at least so long"},
 };
 
-constexpr Option kW1Options[] = {{"share", "1", 0.8, 0.01, 1.0, "share of the cap that spend reaches at its bound"}};
+enum C4Option : std::size_t { kC4Loop, kC4Calls, kC4Ratio, kC4Seconds };
+constexpr Option kC4Options[] = {
+    {"loop_ratio", "1", 2, 1, 1000, "turns of the loop over the shortest run that is rare for its payer"},
+    {"price_calls", "1", 6, 1, 10000, "or calls at a price of at least the ratio below"},
+    {"price_ratio", "1", 5, 1, 10000, "multiple of the usual price for the same tokens"},
+    {"excess_s", "s", 60, 0, 1e7, "and costing more than the payer usually spends in so long"},
+};
+
+enum W1Option : std::size_t { kW1Share, kW1Probability };
+constexpr Option kW1Options[] = {
+    {"share", "1", 0.8, 0.01, 1.0, "share of the cap that spend reaches at its bound"},
+    {"probability", "1", 0.9, 0.5, 1.0, "or probability that the cap is exhausted within the forecast's horizon"},
+};
+
+enum W2Option : std::size_t { kW2Ratio, kW2Seconds, kW2Usd };
+constexpr Option kW2Options[] = {
+    {"spend_ratio", "1", 2, 1, 1000, "spend of the window over usual spend; loops and prices are exact and need none"},
+    {"excess_s", "s", 30, 0, 1e7, "and excess over what the payer usually spends in so long; loops need none"},
+    {"excess_usd", "USD", 0.01, 0, 1e9, "and excess of at least this; of a loop, all that it spent"},
+};
 
 enum W3Option : std::size_t { kW3Calls, kW3Seconds, kW3Usd, kW3Share };
 constexpr Option kW3Options[] = {
@@ -44,7 +63,9 @@ constexpr Option kW5Options[] = {
 constexpr CriterionDescriptor kRows[] = {
     {"C1", Severity::critical, "metered and reserved spend reaches an absolute cap", kC1Options},
     {"C2", Severity::critical, "a long loop of result-equal calls that also spends or lasts", kC2Options},
-    {"W1", Severity::warning, "the upper bound of spend reaches a share of a cap", kW1Options},
+    {"C4", Severity::critical, "a loop far beyond its bar or calls far above their price, costing much", kC4Options},
+    {"W1", Severity::warning, "the upper bound of spend reaches a share of a cap, or will do so soon", kW1Options},
+    {"W2", Severity::warning, "prices, loops, sizes, rates or retries of model calls that cost much", kW2Options},
     {"W3", Severity::warning, "a loop of result-equal calls that also spends or lasts", kW3Options},
     {"W5", Severity::warning, "events in an order or with an identity that cannot be right", kW5Options},
 };
@@ -122,8 +143,26 @@ Verdict Criteria::judge_budget(const Facts& f) const noexcept {
     if (f.cap_nusd <= 0) return {};
     const std::int64_t counted = f.strict ? f.upper_nusd : f.metered_nusd;
     if (enabled_[kC1] && reaches(counted, f.cap_nusd, value(kC1, 0))) return {Severity::critical, "C1"};
-    if (enabled_[kW1] && reaches(f.upper_nusd, f.cap_nusd, value(kW1, 0))) return {Severity::warning, "W1"};
+    if (enabled_[kW1] && reaches(f.upper_nusd, f.cap_nusd, value(kW1, kW1Share))) return {Severity::warning, "W1"};
     return {};
+}
+
+Verdict Criteria::judge_cost(const Facts& f) const noexcept {
+    const bool loop = f.cost == Facts::Cost::loop;
+    const bool price = f.cost == Facts::Cost::price;
+    const bool far = loop ? f.strength >= value(kC4, kC4Loop)
+                          : price && f.strength >= value(kC4, kC4Ratio) &&
+                                static_cast<double>(f.repeats) >= value(kC4, kC4Calls);
+    if (enabled_[kC4] && far && f.excess_s > value(kC4, kC4Seconds)) return {Severity::critical, "C4"};
+    const bool material = loop || (f.excess_s > value(kW2, kW2Seconds) &&
+                                   (price || f.spend_ratio > value(kW2, kW2Ratio)));
+    if (enabled_[kW2] && material && f.excess_nusd * 1e-9 >= value(kW2, kW2Usd)) return {Severity::warning, "W2"};
+    return {};
+}
+
+Verdict Criteria::judge_forecast(const Facts& f) const noexcept {
+    if (!enabled_[kW1] || f.exhaust_probability < value(kW1, kW1Probability)) return {};
+    return {Severity::warning, "W1"};
 }
 
 Verdict Criteria::judge(const Facts& facts, const events::Ledger& ledger, Nanos now) const {
@@ -131,6 +170,8 @@ Verdict Criteria::judge(const Facts& facts, const events::Ledger& ledger, Nanos 
         case Facts::Rule::loss: return {};
         case Facts::Rule::loop: return judge_loop(facts);
         case Facts::Rule::budget: return judge_budget(facts);
+        case Facts::Rule::cost: return judge_cost(facts);
+        case Facts::Rule::forecast: return judge_forecast(facts);
         case Facts::Rule::order: break;
     }
     if (!enabled_[kW5]) return {};

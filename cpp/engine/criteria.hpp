@@ -2,7 +2,9 @@
 // are the published ones, configuration may change them, `argus explain criteria` prints them.
 //   C1  metered + reserved spend reaches an absolute cap                                    critical
 //   C2  a long result-equal loop that also spends or lasts                                  critical
-//   W1  the upper bound of spend reaches a share of a cap                                   warning
+//   C4  a loop far beyond its bar, or calls far above their price, that cost much           critical
+//   W1  the upper bound of spend reaches a share of a cap, or will do so soon               warning
+//   W2  a price jump, a loop, or a material shift of sizes, rates or retries of model calls  warning
 //   W3  a short result-equal loop that also spends or lasts                                 warning
 //   W5  a deterministic order fault: one of a lossless source, several of a lossy one       warning
 #pragma once
@@ -45,6 +47,8 @@ private:
         return values_[criterion][option];
     }
     [[nodiscard]] auditors::Verdict judge_loop(const auditors::Facts& facts) const noexcept;
+    [[nodiscard]] auditors::Verdict judge_cost(const auditors::Facts& facts) const noexcept;
+    [[nodiscard]] auditors::Verdict judge_forecast(const auditors::Facts& facts) const noexcept;
     [[nodiscard]] auditors::Verdict judge_budget(const auditors::Facts& facts) const noexcept;
 
     std::vector<std::vector<double>> values_;

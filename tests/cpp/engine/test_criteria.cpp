@@ -53,7 +53,7 @@ TEST_CASE("criteria: every row documents itself and its defaults lie within thei
             CHECK(std::string(o.documentation).size() > 5);
         }
     }
-    CHECK(names == std::set<std::string>{"C1", "C2", "W1", "W3", "W5"});
+    CHECK(names == std::set<std::string>{"C1", "C2", "C4", "W1", "W2", "W3", "W5"});
 }
 
 TEST_CASE("criteria: loops stand on both sides of each bar") {
@@ -84,6 +84,45 @@ TEST_CASE("criteria: caps are compared exactly, also where a double no longer is
     CHECK(b.judge(budget(0, 800, 1000)) == "W1");
     CHECK(b.judge(budget(0, 799, 1000)).empty());
     CHECK(b.judge(budget(5, 5, 0)).empty());
+}
+
+TEST_CASE("criteria: economic faults are material above each bar, and only loops and prices are ever critical") {
+    const Bench b;
+    const auto cost = [](Facts::Cost kind, double strength, std::uint64_t repeats, double ratio, double seconds) {
+        Facts f;
+        f.rule = Facts::Rule::cost;
+        f.cost = kind;
+        f.strength = strength;
+        f.repeats = repeats;
+        f.spend_ratio = ratio;
+        f.excess_s = seconds;
+        f.excess_nusd = 1e7;
+        return f;
+    };
+    CHECK(b.judge(cost(Facts::Cost::statistic, 99, 99, 2.1, 30.1)) == "W2");
+    CHECK(b.judge(cost(Facts::Cost::statistic, 99, 99, 2.0, 1000)).empty());
+    CHECK(b.judge(cost(Facts::Cost::statistic, 99, 99, 9, 30)).empty());
+    CHECK(b.judge(cost(Facts::Cost::price, 9, 5, 0, 61)) == "W2");
+    CHECK(b.judge(cost(Facts::Cost::price, 4.9, 6, 0, 61)) == "W2");
+    CHECK(b.judge(cost(Facts::Cost::price, 5, 6, 0, 60)) == "W2");
+    CHECK(b.judge(cost(Facts::Cost::price, 5, 6, 0, 60.1)) == "C4");
+    CHECK(b.judge(cost(Facts::Cost::price, 5, 6, 0, 30)).empty());
+    CHECK(b.judge(cost(Facts::Cost::loop, 1, 6, 0, 0)) == "W2");
+    CHECK(b.judge(cost(Facts::Cost::loop, 2, 12, 0, 60)) == "W2");
+    CHECK(b.judge(cost(Facts::Cost::loop, 2, 12, 0, 60.1)) == "C4");
+    Facts cents = cost(Facts::Cost::loop, 1, 6, 0, 0);
+    cents.excess_nusd = 9.9e6;
+    CHECK(b.judge(cents).empty());
+}
+
+TEST_CASE("criteria: a forecast warns from its probability on") {
+    const Bench b;
+    Facts f;
+    f.rule = Facts::Rule::forecast;
+    f.exhaust_probability = 0.9;
+    CHECK(b.judge(f) == "W1");
+    f.exhaust_probability = 0.899;
+    CHECK(b.judge(f).empty());
 }
 
 TEST_CASE("criteria: loss alone is evidence, not a warning") {

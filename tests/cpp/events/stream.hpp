@@ -34,6 +34,11 @@ public:
         send(event(type, at, source).str("task", task).str("session", "session").str("agent", "agent"));
     }
     void skip_seq(std::string_view source, std::int64_t count) { seq_[std::string(source)] += count; }
+    // Goes on with the ids and numbers of another stream.
+    void resume(const Stream& other) {
+        ids_ = other.ids_;
+        seq_ = other.seq_;
+    }
     void tick(double at) { plane.tick(kEpoch + static_cast<std::int64_t>(at * 1e9), said); }
     void finish(double at) { plane.finish(kEpoch + static_cast<std::int64_t>(at * 1e9), said); }
 
