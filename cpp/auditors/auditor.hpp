@@ -20,7 +20,7 @@ namespace argus::auditors {
 
 // What a deterministic rule found, in the terms the criteria are written in.
 struct Facts {
-    enum class Rule : std::uint8_t { order, loss, loop, budget };
+    enum class Rule : std::uint8_t { order, loss, loop, budget, drift };
     Rule rule = Rule::order;
     // order: the source that broke the order
     bool lossless = false;
@@ -33,6 +33,10 @@ struct Facts {
     std::int64_t upper_nusd = 0;    // the same with unknown cost at its upper bound
     std::int64_t cap_nusd = 0;      // of the session (loop) or of the account (budget); 0 = none
     bool strict = false;            // budget: unknown cost counts towards the cap
+    // drift: of the success of tasks
+    double ln_bf = 0.0;             // evidence that the law of tasks changed, nats
+    double material_chance = 0.0;   // that the success rate moved by a material amount
+    bool worse = false;
 };
 
 struct Verdict {

@@ -4,6 +4,7 @@
 //   C2  a long result-equal loop that also spends or lasts                                  critical
 //   W1  the upper bound of spend reaches a share of a cap                                   warning
 //   W3  a short result-equal loop that also spends or lasts                                 warning
+//   W4  the success of tasks fell, with evidence and by a material amount                   warning
 //   W5  a deterministic order fault: one of a lossless source, several of a lossy one       warning
 #pragma once
 
@@ -46,6 +47,7 @@ private:
     }
     [[nodiscard]] auditors::Verdict judge_loop(const auditors::Facts& facts) const noexcept;
     [[nodiscard]] auditors::Verdict judge_budget(const auditors::Facts& facts) const noexcept;
+    [[nodiscard]] auditors::Verdict judge_drift(const auditors::Facts& facts) const noexcept;
 
     std::vector<std::vector<double>> values_;
     std::vector<bool> enabled_;

@@ -35,7 +35,7 @@ struct CriterionChoice {
     std::vector<double> values;  // in descriptor order
 };
 
-[[nodiscard]] std::vector<AuditorChoice> default_auditors();  // causal, loop and budget with their defaults
+[[nodiscard]] std::vector<AuditorChoice> default_auditors();  // all of them with their defaults
 
 struct EventPlaneOptions {
     events::LedgerOptions ledger;
