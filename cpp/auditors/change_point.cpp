@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 
 namespace argus::auditors {
 namespace {
@@ -39,31 +38,41 @@ void push(std::array<std::uint64_t, kWords>& bits, bool value) noexcept {
     bits[0] = bits[0] << 1U | (value ? 1U : 0U);
 }
 
-template <std::size_t kWords>
-[[nodiscard]] std::uint32_t count_newest(const std::array<std::uint64_t, kWords>& bits, std::uint32_t n) noexcept {
-    int count = 0;
-    for (std::size_t w = 0; w < kWords && n > 0; ++w) {
-        const std::uint32_t take = std::min<std::uint32_t>(n, 64);
-        count += std::popcount(bits[w] & (~std::uint64_t{0} >> (64 - take)));
-        n -= take;
+// How many of the newest n tasks carry the mark.
+class NewestCount {
+public:
+    explicit NewestCount(const std::array<std::uint64_t, kRecentTasks / 64>& bits) noexcept : bits_(bits) {
+        for (std::size_t w = 0; w < bits.size(); ++w) {
+            sums_[w + 1] = sums_[w] + static_cast<std::uint32_t>(std::popcount(bits[w]));
+        }
     }
-    return static_cast<std::uint32_t>(count);
-}
+    [[nodiscard]] std::uint32_t operator()(std::uint32_t n) const noexcept {
+        const std::size_t word = n / 64;
+        if (n % 64 == 0) return sums_[word];
+        const std::uint64_t newest = bits_[word] & ((std::uint64_t{1} << n % 64) - 1);
+        return sums_[word] + static_cast<std::uint32_t>(std::popcount(newest));
+    }
 
-struct Counts {
-    std::uint32_t known = 0, succeeded = 0, total = 0;
+private:
+    const std::array<std::uint64_t, kRecentTasks / 64>& bits_;
+    std::array<std::uint32_t, kRecentTasks / 64 + 1> sums_{};
 };
 
-[[nodiscard]] Counts counts_of(const OldBucket& bucket) noexcept {
-    Counts c;
+// The sums of success over a bucket's categories.
+void settle(OldBucket& bucket) noexcept {
+    std::uint32_t failed = 0, succeeded = 0;
     for (std::size_t i = 0; i < kCallBuckets; ++i) {
-        const std::uint32_t failed = bucket.counts[i];
-        const std::uint32_t succeeded = bucket.counts[kCallBuckets + i];
-        c.succeeded += succeeded;
-        c.known += failed + succeeded;
-        c.total += failed + succeeded + bucket.counts[2 * kCallBuckets + i];
+        failed += bucket.counts[i];
+        succeeded += bucket.counts[kCallBuckets + i];
     }
-    return c;
+    bucket.known = static_cast<std::uint16_t>(failed + succeeded);
+    bucket.succeeded = static_cast<std::uint16_t>(succeeded);
+}
+
+[[nodiscard]] std::uint32_t tasks_of(const OldBucket& bucket) noexcept {
+    std::uint32_t unknown = 0;
+    for (std::size_t i = 2 * kCallBuckets; i < kCoarseCells; ++i) unknown += bucket.counts[i];
+    return bucket.known + unknown;
 }
 
 // The open bucket is the youngest of the old ones.
@@ -96,7 +105,7 @@ double exponential(double x) noexcept {
     const auto k = static_cast<double>(whole);
     const double r = (bounded - k * kLn2High) - k * kLn2Low;
     double series = 1.0;
-    for (int n = 14; n >= 1; --n) series = 1.0 + r / n * series;
+    for (int n = 14; n >= 1; --n) series = 1.0 + r * (1.0 / n) * series;
     return series * std::bit_cast<double>(static_cast<std::uint64_t>(whole + 1023) << 52U);
 }
 
@@ -105,12 +114,16 @@ std::size_t calls_bucket(std::uint32_t calls) noexcept {
     return kBuckets[std::min<std::uint32_t>(calls, 9)];
 }
 
-ChangePoint::Law::Law(double a) : table(kTasksMax + kRounding + 1) {
-    for (std::uint32_t k = 0; k + 1 < table.size(); ++k) table[k + 1] = table[k] + natural_log(k + a);
+ChangePoint::Law::Law(double a) : table(kTasksMax + kRounding + 1), step(table.size()) {
+    for (std::uint32_t k = 0; k + 1 < table.size(); ++k) {
+        step[k] = natural_log(k + a);
+        table[k + 1] = table[k] + step[k];
+    }
 }
 
 ChangePoint::ChangePoint(std::uint32_t cell_pages) : pool_(std::size_t{cell_pages} * kPageCells) {
     free_.reserve(cell_pages);
+    for (std::size_t i = 0; i < kGrid; ++i) grid_log_[i] = natural_log((static_cast<double>(i) + 0.5) / kGrid);
     forget_all_pages();
 }
 
@@ -199,10 +212,12 @@ void ChangePoint::restart(History& h) noexcept {
 
 // The oldest recent task joins the open old bucket.
 void ChangePoint::retire(History& h) noexcept {
-    const std::uint32_t oldest = h.tasks - kRecentTasks;
+    const auto oldest = static_cast<std::uint32_t>(h.tasks - kRecentTasks);
     const Cell& gone = cell(h, h.codes[oldest % kRecentTasks]);
     if (h.open_tasks == 0) h.open.began_s = h.times_s[oldest / 8 % kTimes];
     ++h.open.counts[coarse_cell(gone.success(), gone.calls())];
+    h.open.known = static_cast<std::uint16_t>(h.open.known + (gone.success() != Success::unknown ? 1 : 0));
+    h.open.succeeded = static_cast<std::uint16_t>(h.open.succeeded + (gone.success() == Success::yes ? 1 : 0));
     if (++h.open_tasks == kOldTasks) close_open_bucket(h);
 }
 
@@ -212,6 +227,7 @@ void ChangePoint::close_open_bucket(History& h) noexcept {
             h.old[older].counts[c] =
                 static_cast<std::uint16_t>(h.old[older].counts[c] + h.old[older + 1].counts[c]);
         }
+        settle(h.old[older]);
         ++h.old[older].size_class;
         std::move(h.old.begin() + static_cast<std::ptrdiff_t>(older) + 2, h.old.begin() + h.old_count,
                   h.old.begin() + static_cast<std::ptrdiff_t>(older) + 1);
@@ -242,107 +258,118 @@ void ChangePoint::fade(History& h) noexcept {
     }
     const auto halve = [](OldBucket& bucket) {
         for (std::uint16_t& count : bucket.counts) count = static_cast<std::uint16_t>(count / 2);
+        settle(bucket);
     };
     halve(h.open);
     for (OldBucket& bucket : h.old) halve(bucket);
     for (std::uint32_t b = 0; b <= h.old_count; ++b) {
-        const Counts c = counts_of(old_bucket(h, b));
-        total += c.total;
-        known += c.known;
-        succeeded += c.succeeded;
+        const OldBucket& bucket = old_bucket(h, b);
+        total += tasks_of(bucket);
+        known += bucket.known;
+        succeeded += bucket.succeeded;
     }
     h.total = static_cast<std::uint16_t>(total + kRecentTasks);
-    h.known = static_cast<std::uint16_t>(known + count_newest(h.recent_known, kRecentTasks));
-    h.succeeded = static_cast<std::uint16_t>(succeeded + count_newest(h.recent_succeeded, kRecentTasks));
+    h.known = static_cast<std::uint16_t>(known + NewestCount(h.recent_known)(kRecentTasks));
+    h.succeeded = static_cast<std::uint16_t>(succeeded + NewestCount(h.recent_succeeded)(kRecentTasks));
 }
 
 // The running sums of all views while tasks move from the left of the split to its right.
 struct ChangePoint::Tally {
-    std::array<std::uint32_t, kViews> left_n{}, right_n{};
-    std::array<double, kViews> gain{};  // sum over categories of g(left) + g(right) - g(all)
-    std::array<std::uint16_t, kCoarseCells> left2{}, right2{};
-    std::array<std::uint32_t, 2> left1{}, right1{};
-
-    static double moved(const Law& g, std::uint32_t left, std::uint32_t right, std::uint32_t k) noexcept {
-        return (g(left - k) - g(left)) + (g(right + k) - g(right));
-    }
-    void move(View view, std::uint32_t k) noexcept {
-        left_n[static_cast<std::size_t>(view)] -= k;
-        right_n[static_cast<std::size_t>(view)] += k;
-    }
-    void move_coarse(const ChangePoint& laws, std::size_t c, std::uint32_t k) noexcept {
-        gain[1] += moved(laws.gain_half_, left2[c], right2[c], k);
-        left2[c] = static_cast<std::uint16_t>(left2[c] - k);
-        right2[c] = static_cast<std::uint16_t>(right2[c] + k);
-        move(View::calls, k);
-        const std::size_t success = c / kCallBuckets;
-        if (success >= left1.size()) return;
-        gain[0] += moved(laws.gain_one_, left1[success], right1[success], k);
-        left1[success] -= k;
-        right1[success] += k;
-        move(View::success, k);
-    }
+    std::uint32_t left_n = 0, right_n = 0;
+    std::array<double, kViews> gain{};  // sum over categories of g(left) + g(right) - g(all); success: see consider()
+    std::array<Sides, kCoarseCells> calls{};
+    std::array<Sides, 2> success{};
 };
 
 void ChangePoint::consider(const Tally& tally, const Split& split, bool fine, Evidence& best) const noexcept {
-    if (tally.left_n[1] < kLeftMin || tally.right_n[1] < kRightMin) return;
-    const std::array<const Law*, kViews> losses{&loss2_, &loss14_, &loss280_, &loss400_};
+    if (tally.left_n < kLeftMin || tally.right_n < kRightMin) return;
+    const auto loss = [](const Law& law, std::uint32_t left, std::uint32_t right) {
+        return (law(left) + law(right)) - law(left + right);
+    };
+    const auto [failed, succeeded] = tally.success;
     std::array<double, kViews> ln_bf{};
+    ln_bf[0] = loss(gain_one_, failed.left, failed.right) + loss(gain_one_, succeeded.left, succeeded.right) -
+               loss(loss2_, std::uint32_t{failed.left} + succeeded.left, std::uint32_t{failed.right} + succeeded.right);
+    const std::array<const Law*, kViews> losses{nullptr, &loss14_, &loss280_, &loss400_};
+    const std::size_t views = fine ? kViews : 2;
     std::size_t strongest = 0;
-    for (std::size_t v = 0; v < (fine ? kViews : 2); ++v) {
-        const Law& loss = *losses[v];
-        const std::uint32_t left = tally.left_n[v];
-        const std::uint32_t right = tally.right_n[v];
-        ln_bf[v] = tally.gain[v] - ((loss(left) + loss(right)) - loss(left + right));
+    for (std::size_t v = 1; v < views; ++v) {
+        ln_bf[v] = tally.gain[v] - loss(*losses[v], tally.left_n, tally.right_n);
         if (ln_bf[v] > ln_bf[strongest]) strongest = v;
     }
     if (ln_bf[strongest] <= best.ln_bf) return;  // a mean is no larger than its largest part
     double sum = 0.0;
-    for (std::size_t v = 0; v < (fine ? kViews : 2); ++v) sum += exponential(ln_bf[v] - ln_bf[strongest]);
+    for (std::size_t v = 0; v < views; ++v) sum += exponential(ln_bf[v] - ln_bf[strongest]);
     const double mean = ln_bf[strongest] + natural_log(sum / static_cast<double>(kViews));
     if (mean > best.ln_bf) best = {mean, static_cast<View>(strongest), split};
+}
+
+// All tasks left of the split.
+void ChangePoint::prepare(const History& h, Tally& tally) noexcept {
+    Scratch& s = scratch_;
+    std::fill_n(s.coarse.begin(), h.coarse, Sides{});
+    for (std::size_t i = 0; i < h.cells; ++i) {
+        const Cell& c = cell(h, i);
+        const std::size_t calls = coarse_cell(c.success(), c.calls());
+        const auto add = [&c](Sides& sides) { sides.left = static_cast<std::uint16_t>(sides.left + c.count); };
+        s.cells[i] = {c.count, 0};
+        s.coarse_of[i] = c.coarse;
+        s.calls_of[i] = static_cast<std::uint8_t>(calls);
+        add(s.coarse[c.coarse]);
+        add(tally.calls[calls]);
+        if (c.success() != Success::unknown) add(tally.success[static_cast<std::size_t>(c.success())]);
+        tally.left_n += c.count;
+    }
 }
 
 Evidence ChangePoint::mix(const History& h) noexcept {
     Evidence best;
     if (h.tasks % kBlock != 0 || h.total < kLeftMin + kRightMin) return best;
-    Scratch& s = scratch_;
     Tally tally;
-    std::fill_n(s.left_coarse.begin(), h.coarse, std::uint16_t{0});
-    std::fill_n(s.right_coarse.begin(), h.coarse, std::uint16_t{0});
-    std::fill_n(s.right.begin(), h.cells, std::uint16_t{0});
-    std::uint32_t all = 0;
-    for (std::size_t i = 0; i < h.cells; ++i) {
-        const Cell& c = cell(h, i);
-        s.left[i] = c.count;
-        s.cell3[i] = c.coarse;
-        s.cell2[i] = static_cast<std::uint8_t>(coarse_cell(c.success(), c.calls()));
-        s.left_coarse[c.coarse] = static_cast<std::uint16_t>(s.left_coarse[c.coarse] + c.count);
-        tally.left2[s.cell2[i]] = static_cast<std::uint16_t>(tally.left2[s.cell2[i]] + c.count);
-        all += c.count;
-    }
-    for (std::size_t c = 0; c < 2 * kCallBuckets; ++c) tally.left1[c / kCallBuckets] += tally.left2[c];
-    tally.left_n = {tally.left1[0] + tally.left1[1], all, all, all};
+    prepare(h, tally);
+    Scratch& s = scratch_;
+    const double* const tenth = gain_tenth_.step.data();
+    const double* const half = gain_half_.step.data();
+    const std::uint32_t failed = tally.success[0].left, succeeded = tally.success[1].left;
+    const NewestCount known_of(h.recent_known), succeeded_of(h.recent_succeeded);
+    const auto place = [&](std::uint32_t known_right, std::uint32_t succeeded_right) {
+        const auto split = [](std::uint32_t all, std::uint32_t right) {
+            return Sides{static_cast<std::uint16_t>(all - right), static_cast<std::uint16_t>(right)};
+        };
+        tally.success = {split(failed, known_right - succeeded_right), split(succeeded, succeeded_right)};
+    };
     const auto recent = static_cast<std::uint32_t>(std::min<std::size_t>(h.tasks, kRecentTasks));
     for (std::uint32_t n = 1; n <= recent; ++n) {
-        const std::uint32_t position = h.tasks - n;
-        const std::uint16_t c = h.codes[position % kRecentTasks];
-        const std::uint16_t c3 = s.cell3[c];
-        tally.gain[3] += Tally::moved(gain_tenth_, s.left[c]--, s.right[c]++, 1);
-        tally.gain[2] += Tally::moved(gain_tenth_, s.left_coarse[c3]--, s.right_coarse[c3]++, 1);
-        tally.move(View::tool_calls, 1);
-        tally.move(View::tool_exact_calls, 1);
-        tally.move_coarse(*this, s.cell2[c], 1);
-        if (n < kRightMin || position % kBlock != 0 || !kept(position / kBlock, n / kBlock, 4)) continue;
+        const std::uint16_t c = h.codes[(h.tasks - n) % kRecentTasks];
+        const auto moved = [](Sides& sides, const double* step) { return step[sides.right++] - step[--sides.left]; };
+        tally.gain[3] += moved(s.cells[c], tenth);
+        tally.gain[2] += moved(s.coarse[s.coarse_of[c]], tenth);
+        tally.gain[1] += moved(tally.calls[s.calls_of[c]], half);
+        --tally.left_n;
+        ++tally.right_n;
+        if (n % kBlock != 0 || !kept((h.tasks - n) / kBlock, n / kBlock, 4)) continue;
+        place(known_of(n), succeeded_of(n));
         consider(tally, {n, 0}, true, best);
     }
+    std::uint32_t known_right = known_of(recent), succeeded_right = succeeded_of(recent);
     for (std::uint32_t b = 0; h.tasks >= kRecentTasks && b <= h.old_count; ++b) {
         const OldBucket& bucket = old_bucket(h, b);
         for (std::size_t c = 0; c < kCoarseCells; ++c) {
             // Halves were rounded apart in cells and buckets: never take more than is left.
-            const std::uint32_t k = std::min(bucket.counts[c], tally.left2[c]);
-            if (k > 0) tally.move_coarse(*this, c, k);
+            Sides& sides = tally.calls[c];
+            const std::uint32_t k = std::min(bucket.counts[c], sides.left);
+            if (k == 0) continue;
+            tally.gain[1] += (gain_half_(sides.left - k) - gain_half_(sides.left)) +
+                             (gain_half_(sides.right + k) - gain_half_(sides.right));
+            sides = {static_cast<std::uint16_t>(sides.left - k), static_cast<std::uint16_t>(sides.right + k)};
+            tally.left_n -= k;
+            tally.right_n += k;
+            if (c < kCallBuckets || c >= 2 * kCallBuckets) continue;
+            succeeded_right += k;
         }
+        known_right = 0;
+        for (std::size_t c = 0; c < 2 * kCallBuckets; ++c) known_right += tally.calls[c].right;
+        place(known_right, succeeded_right);
         consider(tally, {recent, b + 1}, false, best);
     }
     return best;
@@ -368,27 +395,26 @@ Evidence ChangePoint::outcome(const History& h) const noexcept {
         const Segment before{0, static_cast<std::uint32_t>(h.known - known),
                              static_cast<std::uint32_t>(h.succeeded - succeeded), 0.0};
         const double ln_bf = success_ln_bf(before, after);
-        sum += exponential(ln_bf);
+        if (ln_bf > 0.0) sum += exponential(ln_bf);  // one that speaks against a change adds nothing
         if (ln_bf > best.ln_bf) best = {ln_bf, View::success, split};
     };
+    const NewestCount known_of(h.recent_known), succeeded_of(h.recent_succeeded);
     const auto recent = static_cast<std::uint32_t>(std::min<std::size_t>(h.tasks, kRecentTasks));
-    for (std::uint32_t step = 1, age = kRightMin; age <= recent;) {
+    for (std::uint32_t step = 1, age = kRightMin; age <= recent; age += step) {
         while (age >= 2 * (2 * step - 1)) step *= 2;
-        const std::uint32_t off = (h.tasks - age) % step;  // splits lie on multiples of the step
-        if (off != 0) {
-            age += off;
-            continue;
+        age += (h.tasks - age) % step;  // splits lie on multiples of the step
+        while (age >= 2 * (2 * step - 1)) {
+            step *= 2;
+            age += (h.tasks - age) % step;
         }
-        read({age, 0}, count_newest(h.recent_known, age), count_newest(h.recent_succeeded, age));
-        age += step;
+        if (age <= recent) read({age, 0}, known_of(age), succeeded_of(age));
     }
-    std::uint32_t known = count_newest(h.recent_known, recent);
-    std::uint32_t succeeded = count_newest(h.recent_succeeded, recent);
+    std::uint32_t known = known_of(recent), succeeded = succeeded_of(recent);
     for (std::uint32_t b = 0; h.tasks >= kRecentTasks && b <= h.old_count; ++b) {
-        const Counts c = counts_of(old_bucket(h, b));
-        known += c.known;
-        succeeded += c.succeeded;
-        if (c.total > 0) read({recent, b + 1}, known, succeeded);
+        const OldBucket& bucket = old_bucket(h, b);
+        known += bucket.known;
+        succeeded += bucket.succeeded;
+        if (bucket.known > 0) read({recent, b + 1}, known, succeeded);
     }
     if (sum > 0.0) best.ln_bf = natural_log(sum);
     return best;
@@ -422,9 +448,8 @@ std::uint32_t ChangePoint::began_s(const History& h, const Split& split) const n
     return h.times_s[(h.tasks - split.recent) / 8 % kTimes];
 }
 
-ToolShift ChangePoint::largest_tool_shift(const History& h, const Split& split) noexcept {
-    std::array<std::uint16_t, kCellsMax>& after = scratch_.right;
-    std::fill_n(after.begin(), h.cells, std::uint16_t{0});
+ToolShift ChangePoint::largest_tool_shift(const History& h, const Split& split) const noexcept {
+    std::array<std::uint16_t, kCellsMax> after{};
     for (std::uint32_t n = 1; n <= split.recent; ++n) ++after[h.codes[(h.tasks - n) % kRecentTasks]];
     const double after_n = std::max(split.recent, 1U);
     const double before_n = std::max(h.total - static_cast<double>(split.recent), 1.0);
@@ -476,43 +501,35 @@ void ChangePoint::load(History& h, Reader& reader) {
     }
     refuse(all > kTasksMax + kRounding);
     auto total = static_cast<std::uint32_t>(used);
-    std::uint32_t known = count_newest(h.recent_known, kRecentTasks);
-    std::uint32_t succeeded = count_newest(h.recent_succeeded, kRecentTasks);
+    std::uint32_t known = NewestCount(h.recent_known)(kRecentTasks);
+    std::uint32_t succeeded = NewestCount(h.recent_succeeded)(kRecentTasks);
     for (std::uint32_t b = 0; h.tasks >= kRecentTasks && b <= h.old_count; ++b) {
-        const Counts c = counts_of(old_bucket(h, b));
-        total += c.total;
-        known += c.known;
-        succeeded += c.succeeded;
+        const OldBucket& bucket = old_bucket(h, b);
+        total += tasks_of(bucket);
+        known += bucket.known;
+        succeeded += bucket.succeeded;
     }
     refuse(total != h.total || known != h.known || succeeded != h.succeeded);
 }
 
-// The posterior on a grid: 2,000 steps resolve the narrowest law of 8,192 tasks, and nothing depends on libm.
-namespace {
-
-constexpr std::size_t kGrid = 2000;
-
-[[nodiscard]] std::vector<double> posterior(const Segment& segment) {
-    std::vector<double> mass(kGrid);
+// The posterior on a grid: 1,000 steps resolve the narrowest law of 8,192 tasks, and nothing depends on libm.
+ChangePoint::Posterior ChangePoint::posterior(const Segment& segment) const noexcept {
+    Posterior mass{};
     const double successes = segment.succeeded;
     const double failures = static_cast<double>(segment.known) - successes;
     double largest = kMinusInfinity;
     for (std::size_t i = 0; i < kGrid; ++i) {
-        const double p = (static_cast<double>(i) + 0.5) / kGrid;
-        mass[i] = successes * natural_log(p) + failures * natural_log(1.0 - p);
+        mass[i] = successes * grid_log_[i] + failures * grid_log_[kGrid - 1 - i];
         largest = std::max(largest, mass[i]);
     }
     double sum = 0.0;
-    for (double& m : mass) sum += m = exponential(m - largest);
+    for (double& m : mass) sum += m = m - largest < -40.0 ? 0.0 : exponential(m - largest);
     for (double& m : mass) m /= sum;
     return mass;
 }
 
-}  // namespace
-
-Rate success_rate(const Segment& segment) {
+Rate ChangePoint::rate_of(const Segment& segment, const Posterior& mass) noexcept {
     Rate rate{(segment.succeeded + 1.0) / (segment.known + 2.0), 0.0, 1.0};
-    const std::vector<double> mass = posterior(segment);
     double below = 0.0;
     for (std::size_t i = 0; i < kGrid; ++i) {
         const double edge = (static_cast<double>(i) + 1.0) / kGrid;
@@ -523,11 +540,11 @@ Rate success_rate(const Segment& segment) {
     return rate;
 }
 
-double chance_of_difference(const Segment& before, const Segment& after, double delta) {
-    const std::vector<double> first = posterior(before);
-    const std::vector<double> second = posterior(after);
-    const auto steps = static_cast<std::size_t>(std::llround(delta * kGrid));
-    std::vector<double> below(kGrid + 1, 0.0);  // of `second`, below step i
+Comparison ChangePoint::compare(const Segment& before, const Segment& after, double delta) const noexcept {
+    const Posterior first = posterior(before);
+    const Posterior second = posterior(after);
+    const auto steps = static_cast<std::size_t>(delta * kGrid + 0.5);
+    std::array<double, kGrid + 1> below{};  // of `second`, below step i
     for (std::size_t i = 0; i < kGrid; ++i) below[i + 1] = below[i] + second[i];
     double chance = 0.0;
     for (std::size_t i = 0; i < kGrid; ++i) {
@@ -535,7 +552,7 @@ double chance_of_difference(const Segment& before, const Segment& after, double 
         const double upper = i + steps < kGrid ? below[kGrid] - below[i + steps] : 0.0;
         chance += first[i] * (steps == 0 ? 1.0 : lower + upper);
     }
-    return chance;
+    return {rate_of(before, first), rate_of(after, second), chance};
 }
 
 }  // namespace argus::auditors

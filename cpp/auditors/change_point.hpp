@@ -47,7 +47,7 @@ enum class View : std::uint8_t { success, calls, tool_calls, tool_exact_calls };
 inline constexpr std::size_t kViews = 4;
 
 inline constexpr std::size_t kRecentTasks = 256;
-inline constexpr std::size_t kOldBuckets = 14;
+inline constexpr std::size_t kOldBuckets = 10;
 inline constexpr std::size_t kPageCells = 32;
 inline constexpr std::size_t kPages = 13;
 inline constexpr std::size_t kCellsMax = 400;
@@ -66,7 +66,7 @@ struct Cell {
 
 struct OldBucket {
     std::array<std::uint16_t, kCoarseCells> counts{};
-    std::uint16_t size_class = 0;
+    std::uint16_t size_class = 0, known = 0, succeeded = 0;
     std::uint32_t began_s = 0;
 };
 
@@ -111,6 +111,11 @@ struct Rate {
     double mean = 0.5, lower = 0.0, upper = 1.0;
 };
 
+struct Comparison {
+    Rate before, after;
+    double chance = 0.0;
+};
+
 class ChangePoint {
 public:
     explicit ChangePoint(std::uint32_t cell_pages);
@@ -125,25 +130,36 @@ public:
     // ln Bayes factor of success alone for two given segments.
     [[nodiscard]] double success_ln_bf(const Segment& before, const Segment& after) const noexcept;
 
+    // The two success rates, and the chance that they differ by at least delta.
+    [[nodiscard]] Comparison compare(const Segment& before, const Segment& after, double delta) const noexcept;
+
     [[nodiscard]] std::array<Segment, 2> segments(const History& history, const Split& split) const noexcept;
     [[nodiscard]] std::uint32_t began_s(const History& history, const Split& split) const noexcept;
-    [[nodiscard]] ToolShift largest_tool_shift(const History& history, const Split& split) noexcept;
+    [[nodiscard]] ToolShift largest_tool_shift(const History& history, const Split& split) const noexcept;
 
     void save(const History& history, Writer& writer) const;  // the cells; the history itself is its owner's
     void load(History& history, Reader& reader);              // refuses a history that cannot be
     void forget_all_pages() noexcept;                         // before a load
 
 private:
-    struct Law {  // ln Gamma(k + a) - ln Gamma(a); halving rounds cells and buckets apart, hence some more
+    // ln Gamma(k + a) - ln Gamma(a) for k = 0, 1, ..., and its steps ln(k + a).
+    struct Law {
         explicit Law(double a);
         [[nodiscard]] double operator()(std::uint32_t k) const noexcept { return table[k]; }
-        std::vector<double> table;
+        std::vector<double> table, step;
     };
     struct Tally;
+    static constexpr std::size_t kGrid = 1000;
+    using Posterior = std::array<double, kGrid>;
+    [[nodiscard]] Posterior posterior(const Segment& segment) const noexcept;
+    [[nodiscard]] static Rate rate_of(const Segment& segment, const Posterior& mass) noexcept;
+    struct Sides {
+        std::uint16_t left = 0, right = 0;
+    };
     struct Scratch {
-        std::array<std::uint16_t, kCellsMax> left{}, right{}, left_coarse{}, right_coarse{};
-        std::array<std::uint8_t, kCellsMax> cell2{};
-        std::array<std::uint16_t, kCellsMax> cell3{};
+        std::array<Sides, kCellsMax> cells{}, coarse{};
+        std::array<std::uint16_t, kCellsMax> coarse_of{};
+        std::array<std::uint8_t, kCellsMax> calls_of{};
     };
     [[nodiscard]] Cell& cell(const History& h, std::size_t i) noexcept;
     [[nodiscard]] const Cell& cell(const History& h, std::size_t i) const noexcept;
@@ -152,6 +168,7 @@ private:
     void retire(History& h) noexcept;
     static void close_open_bucket(History& h) noexcept;
     void fade(History& h) noexcept;
+    void prepare(const History& h, Tally& tally) noexcept;
     void consider(const Tally& tally, const Split& split, bool fine, Evidence& best) const noexcept;
 
     Law gain_one_{1.0}, gain_half_{0.5}, gain_tenth_{0.1}, gain_two_{2.0};
@@ -159,10 +176,7 @@ private:
     events::MappedArray<Cell> pool_;
     std::vector<std::uint16_t> free_;
     Scratch scratch_;
+    Posterior grid_log_{};
 };
-
-[[nodiscard]] Rate success_rate(const Segment& segment);
-// P(|difference of the two success rates| >= delta).
-[[nodiscard]] double chance_of_difference(const Segment& before, const Segment& after, double delta);
 
 }  // namespace argus::auditors

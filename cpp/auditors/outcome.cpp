@@ -29,21 +29,22 @@ using events::InlineText;
 using events::kNone;
 using events::Ledger;
 
+// Two statistics watch each stream: they share the bar of 7 nats, ln 2 more for each.
 enum Values : std::size_t { kMixBar, kOutcomeBar, kMaterial, kFollow, kCauseWindow };
 
 constexpr Option kOptions[] = {
-    {"mix_ln_bf", "1", 7, 3, 1000, "evidence for a change of success, calls and tools, nats, averaged over four views"},
-    {"outcome_ln_bf", "1", 6, 3, 1000, "evidence for a change of success alone, nats, summed over splits"},
+    {"mix_ln_bf", "1", 7.7, 3, 1000, "evidence for a change of success, calls and tools, nats, averaged over views"},
+    {"outcome_ln_bf", "1", 7.7, 3, 1000, "evidence for a change of success alone, nats, summed over splits"},
     {"material_change", "1", 0.1, 0.01, 0.99, "change of the success rate that matters"},
     {"follow_tasks", "1", 256, 0, 4096, "tasks after the split that are still held against those before it"},
     {"cause_window_s", "s", 3600, 0, 604800, "how long before the split a deployment counts as a known cause"},
 };
 
-constexpr std::uint32_t kStreams = 10'240;
+constexpr std::uint32_t kStreams = 10'000;
 constexpr std::size_t kNewcomers = 1;  // streams too young to judge are evicted first
 constexpr std::size_t kProven = 0;
 constexpr std::uint32_t kProvenTasks = 46;
-constexpr std::uint32_t kCellPages = 14'336;
+constexpr std::uint32_t kCellPages = 12'288;
 constexpr std::size_t kLiveTasks = 32'768;
 constexpr std::size_t kEnded = 2048;
 constexpr std::size_t kDeployments = 16;
@@ -51,6 +52,7 @@ constexpr std::uint32_t kNames = 1024;
 constexpr std::size_t kKnownVersions = 4;
 constexpr std::uint32_t kForgottenTasks = 100;  // a model unused for so long is new again
 constexpr std::uint32_t kCauseTasks = 20;       // a split is uncertain by about so many tasks
+constexpr std::uint32_t kFollowEvery = 4;
 constexpr double kTasksPerFalseAlarm = 10'000;
 
 [[nodiscard]] std::uint32_t short_hash(std::string_view text) noexcept {
@@ -84,6 +86,8 @@ struct Incident {
     View view = View::success;
     std::uint8_t spoken = 0;  // severity said + 1
     bool mix = false;
+
+    [[nodiscard]] bool knows_success() const noexcept { return before.known > 0 && after.known > 0; }
 };
 
 struct Stream {
@@ -141,6 +145,11 @@ struct Attributes {
 [[nodiscard]] Success success_of(const Event& event) noexcept {
     if (event.ok >= 0) return event.ok == 1 ? Success::yes : Success::no;
     return event.type == EventType::task_failed ? Success::no : Success::unknown;
+}
+
+[[nodiscard]] std::string quoted(std::string_view text) {
+    std::string out(1, '\'');
+    return out.append(text).append(1, '\'');
 }
 
 [[nodiscard]] double share(const Segment& s) noexcept {
@@ -231,8 +240,8 @@ private:
             task.generation = before.generation;
         }
         if (task.ended) return;
-        if (!event.model.empty()) task.model = remember(event.model);
-        if (!event.agent_version.empty()) task.version = remember(event.agent_version);
+        learn_name(task.model, event.model);
+        learn_name(task.version, event.agent_version);
         const bool returned_alone = event.type == EventType::tool_returned &&
                                     !ledger.sources()[seen.source].shows(EventType::tool_called);
         if (event.type != EventType::tool_called && !returned_alone) return;
@@ -249,11 +258,14 @@ private:
         d.version.assign(event.agent_version.empty() ? event.model : event.agent_version);
     }
 
+    void learn_name(std::uint32_t& known, std::string_view name) noexcept {
+        if (!name.empty() && short_hash(name) != known) known = remember(name);
+    }
+
     // Names are kept for messages alone; one that was forgotten is not named.
     std::uint32_t remember(std::string_view name) noexcept {
         const std::uint32_t hash = short_hash(name);
-        if (hash == 0 || hash == last_name_) return hash;
-        last_name_ = hash;
+        if (hash == 0) return hash;
         std::uint32_t i = names_.find(hash, [](const auto&) { return true; });
         if (i == kNone) {
             i = names_.create(hash, 0, [](std::uint32_t) {});
@@ -264,13 +276,13 @@ private:
     }
     [[nodiscard]] std::string name_of(std::uint32_t hash) const {
         const std::uint32_t i = names_.find(hash, [](const auto&) { return true; });
-        return i == kNone ? "another" : "'" + names_[i].str() + "'";
+        return i == kNone ? "another" : quoted(names_[i].view());
     }
     // Cells keep 24 bits of a tool's hash.
     [[nodiscard]] std::string tool_of(std::uint32_t bits) const {
         if (bits == 0) return "none";
         for (std::uint32_t i = names_.newest(); i != kNone; i = names_.older(i)) {
-            if ((names_.hash(i) & 0xffffffU) == bits) return "'" + names_[i].str() + "'";
+            if ((names_.hash(i) & 0xffffffU) == bits) return quoted(names_[i].view());
         }
         return "another";
     }
@@ -369,9 +381,9 @@ private:
         if (task.success == Success::unknown) return;
         ++after.known;
         after.succeeded += task.success == Success::yes ? 1 : 0;
-        if (share(incident.before) - share(after) < material_) return;
+        if (incident.spoken > 1 || share(incident.before) - share(after) < material_) return;
         incident.ln_bf = changes_.success_ln_bf(incident.before, after);
-        if (incident.ln_bf < kOptions[kOutcomeBar].min || incident.spoken > 1) return;
+        if (incident.ln_bf < kOptions[kOutcomeBar].min || after.known % kFollowEvery != 0) return;
         incident.view = View::success;
         incident.mix = false;
         judge(stream, index, named, event, ledger, emit);
@@ -383,22 +395,23 @@ private:
         Facts facts;
         facts.rule = Facts::Rule::drift;
         facts.ln_bf = incident.ln_bf;
-        const bool known = incident.before.known > 0 && incident.after.known > 0;
-        if (known) {
+        Comparison compared;
+        if (incident.knows_success()) {
             facts.worse = share(incident.after) < share(incident.before);
-            facts.material_chance = chance_of_difference(incident.before, incident.after, material_);
+            compared = changes_.compare(incident.before, incident.after, material_);
+            facts.material_chance = compared.chance;
         }
         const Verdict verdict = emit.judge(facts, ledger, ledger.sighting().now);
         const auto level = static_cast<std::uint8_t>(static_cast<unsigned>(verdict.severity) + 1U);
         if (level <= incident.spoken) return;
         incident.spoken = level;
-        say(stream, index, named, event, verdict, ledger.sighting().now, emit);
+        say(stream, index, named, event, compared, verdict, ledger.sighting().now, emit);
     }
 
     // --- speaking ------------------------------------------------------------------------------------------------
 
-    void say(const Stream& stream, std::uint32_t index, const Named& named, const Event& event, const Verdict& verdict,
-             Nanos now, Emit& emit) const {
+    void say(const Stream& stream, std::uint32_t index, const Named& named, const Event& event,
+             const Comparison& compared, const Verdict& verdict, Nanos now, Emit& emit) const {
         const Incident& incident = stream.incident;
         Anomaly a;
         a.ts = event.ts;
@@ -407,12 +420,11 @@ private:
         a.detector = "outcome";
         a.scope = narrowest_scope(named.tenant, named.agent, {}, {});
         a.series = incident.mix ? "outcome.mix" : "outcome.success";
-        if (incident.before.known > 0 && incident.after.known > 0) {
-            const Rate before = success_rate(incident.before);
+        if (incident.knows_success()) {
             a.value = share(incident.after);
             a.expected = share(incident.before);
-            a.lower = before.lower;
-            a.upper = before.upper;
+            a.lower = compared.before.lower;
+            a.upper = compared.before.upper;
         } else {
             a.value = incident.after.calls;
             a.expected = incident.before.calls;
@@ -425,7 +437,7 @@ private:
         a.criterion = verdict.criterion;
         const Deployment* const deployed = deployment_before(stream, incident);
         add_evidence(a, index, incident, deployed);
-        a.message = describe(stream, named, deployed);
+        a.message = describe(stream, named, compared, deployed);
         emit.say(std::move(a));
     }
 
@@ -468,28 +480,29 @@ private:
         changed(stream.models, "the model");
         changed(stream.versions, "the agent's version");
         if (deployed != nullptr) {
-            text.append("; known cause: deployment '").append(deployed->id.view()).append("'");
-            if (!deployed->version.empty()) text.append(" of '").append(deployed->version.view()).append("'");
+            text.append("; known cause: deployment ").append(quoted(deployed->id.view()));
+            if (!deployed->version.empty()) text.append(" of ").append(quoted(deployed->version.view()));
         }
         return text;
     }
 
-    [[nodiscard]] std::string describe(const Stream& stream, const Named& named, const Deployment* deployed) const {
+    [[nodiscard]] std::string describe(const Stream& stream, const Named& named, const Comparison& compared,
+                                       const Deployment* deployed) const {
         constexpr const char* kViewNames[] = {"success", "success and calls", "success, first tool and calls",
                                               "success, first tool and exact calls"};
         const Incident& incident = stream.incident;
         char buffer[256];
-        std::string text = !named.agent.empty()    ? "agent '" + std::string(named.agent) + "'"
-                           : !named.tenant.empty() ? "tenant '" + std::string(named.tenant) + "'"
+        std::string text = !named.agent.empty()    ? "agent " + quoted(named.agent)
+                           : !named.tenant.empty() ? "tenant " + quoted(named.tenant)
                                                    : "unnamed agents";
-        if (!named.type.empty()) text += ", tasks of type '" + std::string(named.type) + "'";
-        if (incident.before.known > 0 && incident.after.known > 0) {
-            const Rate before = success_rate(incident.before);
-            const Rate after = success_rate(incident.after);
+        if (!named.type.empty()) text += ", tasks of type " + quoted(named.type);
+        if (incident.knows_success()) {
+            const auto& [before, after, chance] = compared;
             std::snprintf(buffer, sizeof buffer,
-                          ": success went from %.2f (95%% interval %.2f to %.2f, %u tasks) to %.2f (%.2f to %.2f, %u tasks)",
+                          ": success went from %.2f (95 %% interval %.2f to %.2f, %u tasks) to %.2f (%.2f to %.2f, %u "
+                          "tasks), by %.2f or more with a chance of %.3f",
                           share(incident.before), before.lower, before.upper, incident.before.known,
-                          share(incident.after), after.lower, after.upper, incident.after.known);
+                          share(incident.after), after.lower, after.upper, incident.after.known, material_, chance);
         } else {
             std::snprintf(buffer, sizeof buffer, ": the way of working changed between %u tasks and the last %u",
                           incident.before.tasks, incident.after.tasks);
@@ -516,7 +529,6 @@ private:
     events::Slab<Stream, 2> streams_;
     events::MappedArray<LiveTask> live_;
     events::Slab<InlineText<128>> names_;
-    std::uint32_t last_name_ = 0;
     events::MappedArray<Ended> ended_;
     std::uint64_t ended_count_ = 0;
     std::array<Deployment, kDeployments> deployments_{};
@@ -532,7 +544,6 @@ void Outcomes::save(Writer& writer) const {
         }
     }
     names_.save(writer);
-    writer.pod(last_name_);
     std::uint32_t live = 0;
     for (std::size_t i = 0; i < kLiveTasks; ++i) live += live_[i].generation != 0 ? 1U : 0U;
     writer.pod(live);
@@ -558,7 +569,6 @@ void Outcomes::load(Reader& reader) {
         }
     }
     names_.load(reader);
-    last_name_ = reader.pod<std::uint32_t>();
     live_.clear(0, kLiveTasks);
     for (auto n = reader.pod<std::uint32_t>(); n > 0; --n) {
         const auto task = reader.pod<LiveTask>();
