@@ -15,6 +15,9 @@ constexpr std::uint32_t kOtherTool = 0xffffff;
 constexpr std::size_t kOtherCells = kSuccesses * (kCallsMax + 1);  // kept back for tools beyond the table
 constexpr std::size_t kCoarseMax = 280, kOtherCoarse = kCoarseCells;
 constexpr std::uint32_t kRounding = 1024;  // tasks by which halved cells may exceed halved buckets
+constexpr std::size_t kCrowdedTools = (kCellsMax - kOtherCells) / kOtherCells;
+constexpr std::size_t kCoarseViews = 2;
+constexpr double kNovelty = 1.5;  // new categories a view may show, in multiples of what its prior expects
 constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 constexpr std::array<double, kCallBuckets> kBucketMiddle{0, 1, 2, 3, 4.5, 7, 11};
 
@@ -152,35 +155,95 @@ std::uint16_t ChangePoint::find_cell(const History& h, std::uint32_t key) const 
     return kCellsMax;
 }
 
-// Tools beyond the table share one name. kCellsMax: no page is free.
+std::uint32_t ChangePoint::tasks_of_tool(const History& h, std::uint32_t tool) const noexcept {
+    std::uint32_t tasks = 0;
+    for (std::size_t i = 0; i < h.cells; ++i) tasks += cell(h, i).tool() == tool ? cell(h, i).count : 0U;
+    return tasks;
+}
+
+// Gives cell i, the newest, its category of the coarser view.
+void ChangePoint::number_coarse(History& h, std::size_t i) noexcept {
+    Cell& fresh = cell(h, i);
+    const std::size_t calls = coarse_cell(fresh.success(), fresh.calls());
+    for (std::size_t j = 0; j < i; ++j) {
+        const Cell& other = cell(h, j);
+        if (other.tool() != fresh.tool() || coarse_cell(other.success(), other.calls()) != calls) continue;
+        fresh.coarse = other.coarse;
+        return;
+    }
+    fresh.coarse = h.coarse++;
+}
+
+// The table is full: all but the most used tools become one, in the past as from now on. Otherwise what has no place any
+// more would seem to change the law.
+void ChangePoint::crowd(History& h) noexcept {
+    h.crowded = true;
+    std::array<Cell, kCellsMax> before;
+    std::array<std::uint16_t, kCellsMax> tasks{}, moved{};
+    const std::size_t count = h.cells;
+    for (std::size_t i = 0; i < count; ++i) before[i] = cell(h, i);
+    for (std::size_t i = 0; i < count; ++i) {
+        for (std::size_t j = 0; j < count; ++j) {
+            if (before[j].tool() == before[i].tool()) tasks[i] = static_cast<std::uint16_t>(tasks[i] + before[j].count);
+        }
+    }
+    // As many tools stay as have a place for all they may do: what is kept never lacks a cell again.
+    std::uint32_t enough = 2;
+    const auto kept_tools = [&] {
+        std::size_t tools = 0;
+        for (std::size_t i = 0; i < count; ++i) {
+            bool first = tasks[i] >= enough;
+            for (std::size_t j = 0; first && j < i; ++j) first = before[j].tool() != before[i].tool();
+            tools += first ? 1U : 0U;
+        }
+        return tools;
+    };
+    while (kept_tools() > kCrowdedTools) ++enough;
+    h.cells = h.coarse = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::uint32_t key = tasks[i] >= enough ? before[i].key : before[i].key | kOtherTool << 8U;
+        moved[i] = find_cell(h, key);
+        if (moved[i] == kCellsMax) {
+            moved[i] = h.cells++;
+            cell(h, moved[i]) = {key, 0, 0};
+            number_coarse(h, moved[i]);
+        }
+        Cell& to = cell(h, moved[i]);
+        to.count = static_cast<std::uint16_t>(to.count + before[i].count);
+    }
+    const std::size_t recent = std::min<std::size_t>(h.tasks, kRecentTasks);
+    for (std::size_t t = 0; t < recent; ++t) h.codes[t] = moved[h.codes[t]];
+    const auto pages = [](std::size_t cells) { return (cells + kPageCells - 1) / kPageCells; };
+    for (std::size_t page = pages(h.cells); page < pages(count); ++page) free_.push_back(h.pages[page]);
+}
+
+// An empty cell of that key; kCellsMax: no page is free.
+std::uint16_t ChangePoint::new_cell(History& h, std::uint32_t key) noexcept {
+    if (h.cells % kPageCells == 0) {
+        if (free_.empty()) return kCellsMax;
+        h.pages[h.cells / kPageCells] = free_.back();
+        free_.pop_back();
+    }
+    const std::uint16_t i = h.cells++;
+    cell(h, i) = {key, 0, 0};
+    number_coarse(h, i);
+    return i;
+}
+
+// The cell of a task, made where there is none; kCellsMax: no page is free.
 std::uint16_t ChangePoint::cell_of(History& h, const FinishedTask& task) noexcept {
-    std::uint32_t key = key_of(task, task.tool & 0xffffffU);
+    const std::uint32_t tool = task.tool & 0xffffffU;
+    std::uint32_t key = key_of(task, tool);
     std::uint16_t i = find_cell(h, key);
     if (i != kCellsMax) return i;
-    if (h.cells >= kCellsMax - kOtherCells || h.coarse >= kCoarseMax - kOtherCoarse) {
+    const auto full = [&h] { return h.cells >= kCellsMax - kOtherCells || h.coarse >= kCoarseMax - kOtherCoarse; };
+    if (full() && !h.crowded) crowd(h);
+    if (h.crowded && tasks_of_tool(h, tool) == 0) {
         key = key_of(task, kOtherTool);
         i = find_cell(h, key);
         if (i != kCellsMax) return i;
     }
-    const std::size_t page = h.cells / kPageCells;
-    if (h.cells % kPageCells == 0) {
-        if (free_.empty()) return kCellsMax;
-        h.pages[page] = free_.back();
-        free_.pop_back();
-    }
-    i = h.cells++;
-    Cell& fresh = cell(h, i);
-    fresh = {key, 0, h.coarse};
-    for (std::size_t j = 0; j < i; ++j) {
-        const Cell& other = cell(h, j);
-        if (other.tool() == fresh.tool() &&
-            coarse_cell(other.success(), other.calls()) == coarse_cell(fresh.success(), fresh.calls())) {
-            fresh.coarse = other.coarse;
-            return i;
-        }
-    }
-    ++h.coarse;
-    return i;
+    return new_cell(h, key);
 }
 
 void ChangePoint::learn(History& h, const FinishedTask& task, std::uint32_t now_s) noexcept {
@@ -279,9 +342,10 @@ struct ChangePoint::Tally {
     std::array<double, kViews> gain{};  // sum over categories of g(left) + g(right) - g(all); success: see consider()
     std::array<Sides, kCoarseCells> calls{};
     std::array<Sides, 2> success{};
+    std::size_t views = kCoarseViews;  // that may be read, coarse to fine
 };
 
-void ChangePoint::consider(const Tally& tally, const Split& split, bool fine, Evidence& best) const noexcept {
+void ChangePoint::consider(const Tally& tally, const Split& split, std::size_t views, Evidence& best) const noexcept {
     if (tally.left_n < kLeftMin || tally.right_n < kRightMin) return;
     const auto loss = [](const Law& law, std::uint32_t left, std::uint32_t right) {
         return (law(left) + law(right)) - law(left + right);
@@ -291,7 +355,6 @@ void ChangePoint::consider(const Tally& tally, const Split& split, bool fine, Ev
     ln_bf[0] = loss(gain_one_, failed.left, failed.right) + loss(gain_one_, succeeded.left, succeeded.right) -
                loss(loss2_, std::uint32_t{failed.left} + succeeded.left, std::uint32_t{failed.right} + succeeded.right);
     const std::array<const Law*, kViews> losses{nullptr, &loss14_, &loss280_, &loss400_};
-    const std::size_t views = fine ? kViews : 2;
     std::size_t strongest = 0;
     for (std::size_t v = 1; v < views; ++v) {
         ln_bf[v] = tally.gain[v] - loss(*losses[v], tally.left_n, tally.right_n);
@@ -307,6 +370,7 @@ void ChangePoint::consider(const Tally& tally, const Split& split, bool fine, Ev
 // All tasks left of the split.
 void ChangePoint::prepare(const History& h, Tally& tally) noexcept {
     Scratch& s = scratch_;
+    std::uint32_t single = 0, single_coarse = 0;
     std::fill_n(s.coarse.begin(), h.coarse, Sides{});
     for (std::size_t i = 0; i < h.cells; ++i) {
         const Cell& c = cell(h, i);
@@ -319,7 +383,15 @@ void ChangePoint::prepare(const History& h, Tally& tally) noexcept {
         add(tally.calls[calls]);
         if (c.success() != Success::unknown) add(tally.success[static_cast<std::size_t>(c.success())]);
         tally.left_n += c.count;
+        single += c.count == 1 ? 1 : 0;
     }
+    for (std::size_t i = 0; i < h.coarse; ++i) single_coarse += s.coarse[i].left == 1 ? 1 : 0;
+    // The share of categories seen once estimates how much is still unseen (Good 1953). A stream whose names hardly come
+    // again has no law of them to compare: its finer views would find every span of tasks a new one.
+    const auto lawful = [&tally](double once, double prior) {
+        return once * (tally.left_n + prior) <= kNovelty * prior * tally.left_n;
+    };
+    if (lawful(single_coarse, kPriorTools)) tally.views = lawful(single, kPriorExactCalls) ? kViews : kViews - 1;
 }
 
 Evidence ChangePoint::mix(const History& h) noexcept {
@@ -349,7 +421,7 @@ Evidence ChangePoint::mix(const History& h) noexcept {
         ++tally.right_n;
         if (n % kBlock != 0 || !kept((h.tasks - n) / kBlock, n / kBlock, 4)) continue;
         place(known_of(n), succeeded_of(n));
-        consider(tally, {n, 0}, true, best);
+        consider(tally, {n, 0}, tally.views, best);
     }
     std::uint32_t known_right = known_of(recent), succeeded_right = succeeded_of(recent);
     for (std::uint32_t b = 0; h.tasks >= kRecentTasks && b <= h.old_count; ++b) {
@@ -370,7 +442,7 @@ Evidence ChangePoint::mix(const History& h) noexcept {
         known_right = 0;
         for (std::size_t c = 0; c < 2 * kCallBuckets; ++c) known_right += tally.calls[c].right;
         place(known_right, succeeded_right);
-        consider(tally, {recent, b + 1}, false, best);
+        consider(tally, {recent, b + 1}, kCoarseViews, best);
     }
     return best;
 }
@@ -464,7 +536,8 @@ ToolShift ChangePoint::largest_tool_shift(const History& h, const Split& split) 
         }
         const ToolShift shift{tool, before_k / before_n, after_k / after_n};
         const auto size = [](const ToolShift& t) { return t.after > t.before ? t.after - t.before : t.before - t.after; };
-        if (size(shift) > size(largest)) largest = shift;
+        // Of one that came and one that went, the one that came.
+        if (size(shift) > size(largest) || (size(shift) == size(largest) && shift.after > largest.after)) largest = shift;
     }
     return largest;
 }
@@ -500,11 +573,14 @@ void ChangePoint::load(History& h, Reader& reader) {
         all += c.count;
     }
     refuse(all > kTasksMax + kRounding);
+
     auto total = static_cast<std::uint32_t>(used);
     std::uint32_t known = NewestCount(h.recent_known)(kRecentTasks);
     std::uint32_t succeeded = NewestCount(h.recent_succeeded)(kRecentTasks);
     for (std::uint32_t b = 0; h.tasks >= kRecentTasks && b <= h.old_count; ++b) {
-        const OldBucket& bucket = old_bucket(h, b);
+        OldBucket bucket = old_bucket(h, b);
+        settle(bucket);
+        refuse(bucket.known != old_bucket(h, b).known || bucket.succeeded != old_bucket(h, b).succeeded);
         total += tasks_of(bucket);
         known += bucket.known;
         succeeded += bucket.succeeded;

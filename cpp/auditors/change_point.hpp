@@ -76,6 +76,7 @@ struct History {
     std::uint16_t cells = 0, coarse = 0;
     std::uint16_t total = 0, known = 0, succeeded = 0;  // tasks that still count
     std::uint16_t old_count = 0, open_tasks = 0;
+    bool crowded = false;  // more tools came than have a place: the rare ones are one
     std::array<std::uint16_t, kPages> pages{};          // + 1; 0 = none
     std::array<std::uint64_t, kRecentTasks / 64> recent_known{}, recent_succeeded{};  // newest task is bit 0
     std::array<std::uint16_t, kRecentTasks> codes{};    // cell of task t at t mod 256
@@ -148,6 +149,7 @@ private:
         [[nodiscard]] double operator()(std::uint32_t k) const noexcept { return table[k]; }
         std::vector<double> table, step;
     };
+    static constexpr double kPriorTools = 28.0, kPriorExactCalls = 40.0;  // pseudo-tasks of the finer views
     struct Tally;
     static constexpr std::size_t kGrid = 1000;
     using Posterior = std::array<double, kGrid>;
@@ -165,14 +167,18 @@ private:
     [[nodiscard]] const Cell& cell(const History& h, std::size_t i) const noexcept;
     [[nodiscard]] std::uint16_t cell_of(History& h, const FinishedTask& task) noexcept;
     [[nodiscard]] std::uint16_t find_cell(const History& h, std::uint32_t key) const noexcept;
+    [[nodiscard]] std::uint32_t tasks_of_tool(const History& h, std::uint32_t tool) const noexcept;
+    void crowd(History& h) noexcept;
+    [[nodiscard]] std::uint16_t new_cell(History& h, std::uint32_t key) noexcept;
+    void number_coarse(History& h, std::size_t i) noexcept;
     void retire(History& h) noexcept;
     static void close_open_bucket(History& h) noexcept;
     void fade(History& h) noexcept;
     void prepare(const History& h, Tally& tally) noexcept;
-    void consider(const Tally& tally, const Split& split, bool fine, Evidence& best) const noexcept;
+    void consider(const Tally& tally, const Split& split, std::size_t views, Evidence& best) const noexcept;
 
     Law gain_one_{1.0}, gain_half_{0.5}, gain_tenth_{0.1}, gain_two_{2.0};
-    Law loss2_{2.0}, loss14_{7.0}, loss280_{28.0}, loss400_{40.0}, loss_two_{4.0};
+    Law loss2_{2.0}, loss14_{7.0}, loss280_{kPriorTools}, loss400_{kPriorExactCalls}, loss_two_{4.0};
     events::MappedArray<Cell> pool_;
     std::vector<std::uint16_t> free_;
     Scratch scratch_;
