@@ -29,7 +29,7 @@ constexpr std::array<double, kCallBuckets> kBucketMiddle{0, 1, 2, 3, 4.5, 7, 11}
     return static_cast<std::size_t>(success) * kCallBuckets + calls_bucket(calls);
 }
 
-// Is a boundary `age` units back, `position` units from the start, kept by an exponential histogram that holds `of_a_size`
+// Is a boundary `age` units back, `position` units from the start, kept by an exponential histogram of `of_a_size`
 // buckets of each size? At age of_a_size (2^k - 1) and more it lies on a multiple of 2^k.
 [[nodiscard]] bool kept(std::uint32_t position, std::uint32_t age, std::uint32_t of_a_size) noexcept {
     return position == 0 || std::countr_zero(position) + 1 >= static_cast<int>(std::bit_width(age / of_a_size + 1));
@@ -174,8 +174,8 @@ void ChangePoint::number_coarse(History& h, std::size_t i) noexcept {
     fresh.coarse = h.coarse++;
 }
 
-// The table is full: all but the most used tools become one, in the past as from now on. Otherwise what has no place any
-// more would seem to change the law.
+// The table is full: all but the most used tools become one, in the past as from now on. Otherwise what has no place
+// any more would seem to change the law.
 void ChangePoint::crowd(History& h) noexcept {
     h.crowded = true;
     std::array<Cell, kCellsMax> before;
@@ -386,8 +386,8 @@ void ChangePoint::prepare(const History& h, Tally& tally) noexcept {
         single += c.count == 1 ? 1 : 0;
     }
     for (std::size_t i = 0; i < h.coarse; ++i) single_coarse += s.coarse[i].left == 1 ? 1 : 0;
-    // The share of categories seen once estimates how much is still unseen (Good 1953). A stream whose names hardly come
-    // again has no law of them to compare: its finer views would find every span of tasks a new one.
+    // The share of categories seen once estimates how much is still unseen (Good 1953). A stream whose names hardly
+    // come again has no law of them to compare: its finer views would find every span of tasks a new one.
     const auto lawful = [&tally](double once, double prior) {
         return once * (tally.left_n + prior) <= kNovelty * prior * tally.left_n;
     };
@@ -445,6 +445,10 @@ Evidence ChangePoint::mix(const History& h) noexcept {
         consider(tally, {recent, b + 1}, kCoarseViews, best);
     }
     return best;
+}
+
+double ChangePoint::length_toll(const History& h) noexcept {
+    return h.total <= 1000 ? 0.0 : natural_log(h.total / 1000.0);
 }
 
 double ChangePoint::success_ln_bf(const Segment& before, const Segment& after) const noexcept {
@@ -535,9 +539,10 @@ ToolShift ChangePoint::largest_tool_shift(const History& h, const Split& split) 
             before_k += static_cast<std::uint32_t>(cell(h, j).count - after[j]);
         }
         const ToolShift shift{tool, before_k / before_n, after_k / after_n};
-        const auto size = [](const ToolShift& t) { return t.after > t.before ? t.after - t.before : t.before - t.after; };
+        const auto size = [](const ToolShift& t) { return std::max(t.after - t.before, t.before - t.after); };
         // Of one that came and one that went, the one that came.
-        if (size(shift) > size(largest) || (size(shift) == size(largest) && shift.after > largest.after)) largest = shift;
+        const bool came = size(shift) == size(largest) && shift.after > largest.after;
+        if (size(shift) > size(largest) || came) largest = shift;
     }
     return largest;
 }

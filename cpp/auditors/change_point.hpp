@@ -1,5 +1,5 @@
-// Has the law of a stream of finished tasks changed, and since when? A two-segment Bayes factor with Dirichlet-multinomial
-// marginals: how much better two laws, one before and one after a split, explain the tasks than one law does.
+// Has the law of a stream of finished tasks changed, and since when? A two-segment Bayes factor with
+// Dirichlet-multinomial marginals: how much better two laws, before and after a split, explain the tasks than one does.
 // The evidence of a split is AVERAGED over four views of a task, coarse to fine:
 //   ok (2 categories, a = 1); ok x calls (14, 1/2); ok x first tool x calls (280, 1/10); ok x first tool x exact calls
 //   (400, 1/10); the joint with success is what makes a handful of tasks enough.
@@ -8,6 +8,9 @@
 // every task, and sums over its splits. Exact in its integers; logarithms and exponentials are own series, so that the
 // bits do not depend on the machine's mathematical library.
 // Source: Barry and Hartigan 1993 (product partition models); Datar et al. 2002 (exponential histograms).
+//
+// A finer view is silent while more of its categories were seen once than its prior leaves to the unseen: names that
+// hardly come again have no law. A full table folds all but its most used tools into one.
 //
 // Memory a stream: the last 256 tasks as cells of the finest view, what is older as buckets of (ok, calls) counts that
 // merge as they age, 32 cells a page from a shared pool. Beyond 8,192 tasks what is old counts half.
@@ -127,6 +130,10 @@ public:
     // Nothing (-infinity) before 40 tasks lie left and 6 right of a split; mix() also between blocks of three tasks.
     [[nodiscard]] Evidence mix(const History& history) noexcept;
     [[nodiscard]] Evidence outcome(const History& history) const noexcept;
+
+    // What a long stream pays on top of any bar: the more tasks it holds, the more often a chance run of some length
+    // comes by. 0 up to 1,000 tasks, then the logarithm of how many times that.
+    [[nodiscard]] static double length_toll(const History& history) noexcept;
 
     // ln Bayes factor of success alone for two given segments.
     [[nodiscard]] double success_ln_bf(const Segment& before, const Segment& after) const noexcept;

@@ -206,9 +206,9 @@ public:
         for (const std::size_t list : {kProven, kNewcomers}) {
             for (std::uint32_t i = streams_.oldest(list); i != kNone; i = streams_.newer(i)) {
                 Stream& s = streams_[i];
-                const bool within = scope.kind == ScopeKind::host || (scope.kind == ScopeKind::tenant && s.tenant == id) ||
-                                    (scope.kind == ScopeKind::agent && s.agent == id);
-                if (within) s.incident.spoken = 0;
+                const bool tenant = scope.kind == ScopeKind::tenant && s.tenant == id;
+                const bool agent = scope.kind == ScopeKind::agent && s.agent == id;
+                if (tenant || agent || scope.kind == ScopeKind::host) s.incident.spoken = 0;
             }
         }
     }
@@ -350,8 +350,9 @@ private:
                   Emit& emit) {
         const Evidence mix = changes_.mix(stream.history);
         const Evidence outcome = changes_.outcome(stream.history);
-        const bool by_mix = mix.ln_bf > mix_bar_;
-        if (!by_mix && outcome.ln_bf <= outcome_bar_) return;
+        const double toll = ChangePoint::length_toll(stream.history);
+        const bool by_mix = mix.ln_bf > mix_bar_ + toll;
+        if (!by_mix && outcome.ln_bf <= outcome_bar_ + toll) return;
         const Evidence& evidence = by_mix && mix.ln_bf >= outcome.ln_bf ? mix : outcome;
         Incident& incident = stream.incident;
         incident = Incident{};
@@ -463,8 +464,9 @@ private:
         const std::uint64_t kept = std::min<std::uint64_t>(deployment_count_, kDeployments);
         for (std::uint64_t n = 1; n <= kept; ++n) {
             const Deployment& d = deployments_[(deployment_count_ - n) % kDeployments];
-            const bool concerns = (d.tenant == 0 || d.tenant == stream.tenant) && (d.agent == 0 || d.agent == stream.agent);
-            if (concerns && d.at >= since - cause_window_) return &d;
+            const bool tenant = d.tenant == 0 || d.tenant == stream.tenant;
+            const bool agent = d.agent == 0 || d.agent == stream.agent;
+            if (tenant && agent && d.at >= since - cause_window_) return &d;
         }
         return nullptr;
     }
