@@ -83,7 +83,7 @@ def test_switches_of_an_agent_are_found_in_few_tasks_and_hardly_anything_else(da
 
 def test_real_agents_whose_runs_are_shuffled_show_no_drift(data: Path):
     """A permutation of real tasks has one law; what is left are chance alarms, at most one in 5,000 tasks."""
-    stream = [e for e in records(data / "events" / "drift.ndjson.gz")]
+    stream = list(records(data / "events" / "drift.ndjson.gz"))
     false = tasks = 0
     for seed in range(3):
         shuffled = []
