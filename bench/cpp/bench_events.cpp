@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "auditors/change_point.hpp"
 #include "engine/event_plane.hpp"
 #include "report.hpp"
 
@@ -16,6 +17,7 @@ extern const AuditorDescriptor loop_auditor;
 extern const AuditorDescriptor budget_auditor;
 extern const AuditorDescriptor cost_auditor;
 extern const AuditorDescriptor forecast_auditor;
+extern const AuditorDescriptor outcome_auditor;
 }  // namespace argus::auditors
 
 namespace {
@@ -173,6 +175,26 @@ std::size_t ingest_all(const std::vector<std::string>& frames, std::vector<engin
     return said.empty() ? accepted : 0;
 }
 
+// A finished task alone, on a stream as long as its memory reaches: learned, and both statistics read.
+bool report_outcome_task() {
+    constexpr std::uint32_t kTasks = 20'000;
+    constexpr double kBarNs = 20'000;
+    auditors::ChangePoint changes(64);
+    auditors::History history;
+    std::uint32_t state = 1;
+    const double seconds = best_of(5, [&] {
+        for (std::uint32_t t = 0; t < kTasks; ++t) {
+            state = state * 1664525U + 1013904223U;
+            const bool yes = state >> 24U < 180;
+            changes.learn(history, {yes ? auditors::Success::yes : auditors::Success::no, state >> 20U & 7U,
+                                    state >> 14U & 15U}, t);
+            if (changes.mix(history).ln_bf > 1e3 || changes.outcome(history).ln_bf > 1e3) changes.restart(history);
+        }
+    });
+    const double ns = seconds / kTasks * 1e9;
+    return report("events/outcome_task", ns, "ns", "bar", ns / kBarNs, kBarNs, ns <= kBarNs);
+}
+
 }  // namespace
 
 int main() {
@@ -199,6 +221,8 @@ int main() {
     figure("events/calls/ledger", [&] { return ingest_all(calls, {}); }, true);
     figure("events/calls/cost", [&] { return ingest_all(calls, {{&auditors::cost_auditor, {}}}); }, true);
     figure("events/calls/forecast", [&] { return ingest_all(calls, {{&auditors::forecast_auditor, {}}}); }, true);
+    figure("events/outcome", [&] { return ingest_all(frames, {{&auditors::outcome_auditor, {}}}); });
+    pass = report_outcome_task() && pass;
     figure("events/ingest", [&] { return ingest_all(frames, engine::default_auditors()); });
     return pass ? 0 : 1;
 }

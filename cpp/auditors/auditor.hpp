@@ -20,7 +20,7 @@ namespace argus::auditors {
 
 // What a deterministic rule found, in the terms the criteria are written in.
 struct Facts {
-    enum class Rule : std::uint8_t { order, loss, loop, budget, cost, forecast };
+    enum class Rule : std::uint8_t { order, loss, loop, budget, cost, forecast, drift };
     Rule rule = Rule::order;
     // order: the source that broke the order
     bool lossless = false;
@@ -42,6 +42,10 @@ struct Facts {
     double excess_s = 0.0;          // the same in seconds of the payer's usual spend; 0 while that is not known
     // forecast
     double exhaust_probability = 0.0;
+    // drift: of the success of tasks
+    double ln_bf = 0.0;             // evidence that the law of tasks changed, nats
+    double material_chance = 0.0;   // that the success rate moved by a material amount
+    bool worse = false;
 };
 
 struct Verdict {

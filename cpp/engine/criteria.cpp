@@ -11,7 +11,7 @@ namespace {
 using auditors::Facts;
 using auditors::Verdict;
 
-enum Row : std::size_t { kC1, kC2, kC4, kW1, kW2, kW3, kW5 };
+enum Row : std::size_t { kC1, kC2, kC4, kW1, kW2, kW3, kW4, kW5 };
 
 constexpr Option kC1Options[] = {{"share", "1", 1.0, 0.01, 1.0, "share of the cap at which it counts as reached"}};
 
@@ -54,6 +54,12 @@ constexpr Option kW3Options[] = {
     {"spend_cap_share", "1", 0.05, 0, 1, "or of this share of the session's cap"},
 };
 
+enum W4Option : std::size_t { kW4LnBf, kW4Chance };
+constexpr Option kW4Options[] = {
+    {"ln_bf", "1", 6, 3, 1000, "evidence for a change, as the logarithm of the Bayes factor"},
+    {"chance", "1", 0.95, 0.5, 1, "and chance that success fell by at least the auditor's material_change"},
+};
+
 enum W5Option : std::size_t { kW5Lossy, kW5Window };
 constexpr Option kW5Options[] = {
     {"lossy_faults", "1", 3, 1, 16, "faults a source that loses events must show; a lossless one needs one"},
@@ -67,6 +73,7 @@ constexpr CriterionDescriptor kRows[] = {
     {"W1", Severity::warning, "the upper bound of spend reaches a share of a cap, or will do so soon", kW1Options},
     {"W2", Severity::warning, "prices, loops, sizes, rates or retries of model calls that cost much", kW2Options},
     {"W3", Severity::warning, "a loop of result-equal calls that also spends or lasts", kW3Options},
+    {"W4", Severity::warning, "the success of tasks fell, with evidence and by a material amount", kW4Options},
     {"W5", Severity::warning, "events in an order or with an identity that cannot be right", kW5Options},
 };
 
@@ -165,6 +172,11 @@ Verdict Criteria::judge_forecast(const Facts& f) const noexcept {
     return {Severity::warning, "W1"};
 }
 
+Verdict Criteria::judge_drift(const Facts& f) const noexcept {
+    const bool holds = f.worse && f.ln_bf >= value(kW4, kW4LnBf) && f.material_chance >= value(kW4, kW4Chance);
+    return enabled_[kW4] && holds ? Verdict{Severity::warning, "W4"} : Verdict{};
+}
+
 Verdict Criteria::judge(const Facts& facts, const events::Ledger& ledger, Nanos now) const {
     switch (facts.rule) {
         case Facts::Rule::loss: return {};
@@ -172,6 +184,7 @@ Verdict Criteria::judge(const Facts& facts, const events::Ledger& ledger, Nanos 
         case Facts::Rule::budget: return judge_budget(facts);
         case Facts::Rule::cost: return judge_cost(facts);
         case Facts::Rule::forecast: return judge_forecast(facts);
+        case Facts::Rule::drift: return judge_drift(facts);
         case Facts::Rule::order: break;
     }
     if (!enabled_[kW5]) return {};

@@ -6,6 +6,7 @@
 //   W1  the upper bound of spend reaches a share of a cap, or will do so soon               warning
 //   W2  a price jump, a loop, or a material shift of sizes, rates or retries of model calls  warning
 //   W3  a short result-equal loop that also spends or lasts                                 warning
+//   W4  the success of tasks fell, with evidence and by a material amount                   warning
 //   W5  a deterministic order fault: one of a lossless source, several of a lossy one       warning
 #pragma once
 
@@ -50,6 +51,7 @@ private:
     [[nodiscard]] auditors::Verdict judge_cost(const auditors::Facts& facts) const noexcept;
     [[nodiscard]] auditors::Verdict judge_forecast(const auditors::Facts& facts) const noexcept;
     [[nodiscard]] auditors::Verdict judge_budget(const auditors::Facts& facts) const noexcept;
+    [[nodiscard]] auditors::Verdict judge_drift(const auditors::Facts& facts) const noexcept;
 
     std::vector<std::vector<double>> values_;
     std::vector<bool> enabled_;

@@ -4,13 +4,7 @@
 #include <numeric>
 #include <stdexcept>
 
-namespace argus::auditors {
-extern const AuditorDescriptor causal_auditor;
-extern const AuditorDescriptor loop_auditor;
-extern const AuditorDescriptor budget_auditor;
-extern const AuditorDescriptor cost_auditor;
-extern const AuditorDescriptor forecast_auditor;
-}  // namespace argus::auditors
+#include "engine/catalog.hpp"
 
 namespace argus::engine {
 namespace {
@@ -54,11 +48,9 @@ void check_values(const Leaf& leaf, const std::vector<double>& values) {
 }  // namespace
 
 std::vector<AuditorChoice> default_auditors() {
-    return {{&auditors::causal_auditor, {}},
-            {&auditors::loop_auditor, {}},
-            {&auditors::budget_auditor, {}},
-            {&auditors::cost_auditor, {}},
-            {&auditors::forecast_auditor, {}}};
+    std::vector<AuditorChoice> all;
+    for (const auto* auditor : auditor_catalog()) all.push_back({auditor, {}});
+    return all;
 }
 
 std::uint32_t IngestReport::rejected_total() const noexcept {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,54 @@ def test_benign_sessions_have_no_causal_fault_and_no_stop(data: Path):
         stopped = [s for s in report.stops if s.scope.kind == "host" or s.scope.id in good or s.scope.session in good]
         assert [s for s in stopped if s.kind == "hard_kill"] == []
         assert len(stopped) <= 0.005 * len(good)
+
+
+def test_switches_of_an_agent_are_found_in_few_tasks_and_hardly_anything_else(data: Path):
+    labels = {x["tenant"]: x for x in records(data / "events" / "drift.labels.ndjson.gz")}
+    stream = list(records(data / "events" / "drift.ndjson.gz"))
+    ends: dict[str, list[int]] = {}
+    for event in stream:
+        ends.setdefault(event["tenant"], []).append(event["ts"])
+    delays: dict[str, int] = {}
+    false = warned = 0
+    for anomaly in (a for a in argus.replay(stream).anomalies if a.family == "behavioural"):
+        label, task = labels[anomaly.scope.id], ends[anomaly.scope.id].index(anomaly.ts)
+        if label["change_at"] is None or task < label["change_at"]:
+            false += 1
+            continue
+        delays.setdefault(anomaly.scope.id, task - label["change_at"])
+        if anomaly.severity == "warning":
+            assert (anomaly.criterion, label["p_to"] < label["p_from"]) == ("W4", True)
+            warned += 1
+    switched = [t for t, x in labels.items() if x["change_at"] is not None]
+    large = [t for t in switched if abs(labels[t]["p_from"] - labels[t]["p_to"]) >= 0.2]
+    quiet = sum(labels[t]["change_at"] or len(x) for t, x in ends.items())
+    found = sorted(delays[t] for t in large if t in delays)
+    assert [t for t in large if t not in delays] == []
+    assert found[len(found) // 2] <= 12
+    assert found[len(found) * 9 // 10] <= 40
+    assert len(delays) >= 0.95 * len(switched)
+    assert false <= 1e-4 * quiet
+    assert warned >= len(large) // 3
+
+
+def test_real_agents_whose_runs_are_shuffled_show_no_drift(data: Path):
+    """A permutation of real tasks has one law; what is left are chance alarms, at most one in 5,000 tasks."""
+    stream = list(records(data / "events" / "drift.ndjson.gz"))
+    false = tasks = 0
+    for seed in range(3):
+        shuffled = []
+        order = random.Random(seed)
+        for tenant in sorted({e["tenant"] for e in stream}):
+            own = [e for e in stream if e["tenant"] == tenant]
+            kinds = [(e["type"], e["ok"], e.get("tool"), e["attrs"]) for e in own]
+            order.shuffle(kinds)
+            for event, (type_, ok, tool, attrs) in zip(own, kinds, strict=True):
+                drawn = {**event, "type": type_, "ok": ok, "attrs": attrs, "tool": tool}
+                shuffled.append({key: value for key, value in drawn.items() if value is not None})
+        false += sum(a.family == "behavioural" for a in argus.replay(shuffled).anomalies)
+        tasks += len(shuffled)
+    assert false <= tasks / 5000
 
 
 def test_a_cap_is_overshot_by_the_call_in_flight_at_most():
