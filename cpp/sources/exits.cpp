@@ -131,7 +131,7 @@ public:
 
     [[nodiscard]] Result<bool> deliver(ring::SpscRing<ExitRecord>* sink) override {
         if (sink != nullptr && records_.data() == nullptr) {
-            auto records = object_.map_memory("records");
+            auto records = object_.map_memory("exit_records");
             if (!records) return records.error();
             records_ = std::move(*records);
             pending_.reserve(kPendingRecords);

@@ -25,7 +25,7 @@ struct {
     __uint(max_entries, kExitRecords);
     __type(key, __u32);
     __type(value, struct ExitRaw);
-} records SEC(".maps");
+} exit_records SEC(".maps");
 
 // The process that exited last with this pid modulo the number of records: where its record is, what was counted.
 struct whereabouts {
@@ -65,7 +65,7 @@ static __always_inline void write_record(struct task_struct* task, struct wherea
     struct task_struct* leader = task->group_leader;
     __u64 number = __sync_fetch_and_add(&shared.records_made, 1);
     __u32 slot = number & (kExitRecords - 1);
-    struct ExitRaw* record = bpf_map_lookup_elem(&records, &slot);
+    struct ExitRaw* record = bpf_map_lookup_elem(&exit_records, &slot);
     if (!record) return;
     where->number = number;
     record->settled = 0;
@@ -150,7 +150,7 @@ int BPF_PROG(task_is_freed, struct task_struct* task) {
     add(&line->released, 1);
     __u64 number = where->number;
     __u32 slot = number & (kExitRecords - 1);
-    struct ExitRaw* record = bpf_map_lookup_elem(&records, &slot);
+    struct ExitRaw* record = bpf_map_lookup_elem(&exit_records, &slot);
     if (!record || record->number != number + 1) return 0;
     if (cpu_ns > counted_ns) record->cpu_ns = cpu_ns;
     if (signal) {
