@@ -136,6 +136,9 @@ public:
             return Error{Errc::unavailable, 0, "BPF: exits.bpf.c and exits.cpp disagree about their counters"};
         }
         shared_ = std::move(*shared);
+#if defined(__x86_64__)
+        counters().stores_in_order = 1;
+#endif
         const char* const programs[] = {at_exit, "task_is_freed"};
         for (std::size_t i = 0; i < std::size(programs); ++i) {
             auto link = object_.attach(programs[i]);
