@@ -95,8 +95,11 @@ Nanos interval_of(const char* name, std::int64_t interval_ms) {
     return interval_ms * kMillisecond;
 }
 
+// All series twice, if few: a drain may come late. Of many a lane has a part, and polls it in turns.
 std::size_t ring_capacity(std::uint32_t max_series) {
-    return std::bit_ceil(std::max<std::size_t>(kBatch, std::size_t{max_series} * 2));
+    constexpr std::size_t kMany = 8192;
+    const std::size_t series = max_series;
+    return std::bit_ceil(std::max({kBatch, series, std::min(series * 2, kMany)}));
 }
 
 std::string describe(const TaskCounters& counters, const char* name, const char* requirement, const char* fix) {
