@@ -9,8 +9,8 @@
 namespace argus::sources {
 namespace {
 
-// The kernel gives at least a page at once unless the next line does not fit, and none is half a page long in a file that
-// is short. So a short file that is as long as it was is not asked whether there is more.
+// The kernel gives at least a page at once unless the next line does not fit, and none is half a page long in a file
+// that is short. So a short file that is as long as it was is not asked whether there is more.
 constexpr std::size_t kSurelyWhole = 2048;
 constexpr int kInterruptions = 16;  // EINTR in a row before a read gives up: bounded, whatever the kernel does
 

@@ -36,8 +36,8 @@ struct KeyedFormat {
     bool kib_only = false;         // a value without kB is malformed
 };
 
-// Which key each line of a file had when it was last read: a kernel's files keep their lines, so a line is recognised by
-// one comparison instead of being looked up. Learned anew when a line is another; of one table and one format.
+// Which key each line of a file had when it was last read: a kernel's files keep their lines, so a line is recognised
+// by one comparison instead of being looked up. Learned anew when a line is another; of one table and one format.
 class KeyedLines {
 public:
     static constexpr std::size_t kMaxLines = 512;
