@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+BUSYBOX = Path("/bin/busybox")  # statically linked
 INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp
@@ -52,7 +54,7 @@ def ram_disk(tests: Path, only: str | None, folder: Path) -> Path:
     root = folder / "root"
     for name in ("bin", "proc", "sys", "dev", "tmp", "etc"):
         (root / name).mkdir(parents=True)
-    shutil.copy("/bin/busybox", root / "bin/busybox")
+    shutil.copy(BUSYBOX, root / "bin/busybox")
     stand_ins = sorted(tests.parent.glob("libfake_nvml_*.so"))
     wanted = {tests, *bpf_library(), *stand_ins}
     wanted |= {library for binary in tuple(wanted) for library in libraries(binary)}
@@ -63,7 +65,7 @@ def ram_disk(tests: Path, only: str | None, folder: Path) -> Path:
     fixtures = ROOT / "tests" / "fixtures"
     shutil.copytree(fixtures, root / fixtures.relative_to("/"), symlinks=True)
     init = root / "init"
-    init.write_text(INIT.format(command=f"{tests} -nc" + (f" -tc='{only}'" if only else "")))
+    init.write_text(INIT.format(command=shlex.join([str(tests), "-nc", *([f"-tc={only}"] if only else [])])))
     init.chmod(0o755)
     names = "\n".join(sorted(str(path.relative_to(root)) for path in root.rglob("*")))
     packed = subprocess.run(
@@ -86,7 +88,7 @@ def main() -> int:
     for path in (asked.kernel, asked.tests):
         if not path.is_file():
             parser.error(f"expected a file, found none: {path}")
-    for tool in ("qemu-system-x86_64", "cpio", "/bin/busybox"):
+    for tool in ("qemu-system-x86_64", "cpio", str(BUSYBOX)):
         if shutil.which(tool) is None:
             parser.error(f"expected {tool}, found none (Debian: apt-get install qemu-system-x86 busybox-static cpio)")
     with tempfile.TemporaryDirectory() as name:

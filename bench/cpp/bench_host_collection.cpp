@@ -1,7 +1,8 @@
 // What collecting costs, in CPU time.
-//   host_sample/LANE/hot|cold   one poll of every source of the fast lane, or of all, with the values it gave; the peer
-//                               makes the same opens, reads and closes of the same files and looks at nothing; the bar
-//                               is 1.1 times that. Each source by itself is a remark.
+//   host_sample/LANE/hot|cold   one poll of every source of the fast lane, or of all, that reads files, with the values
+//                               it gave; the peer makes the same opens, reads and closes of the same files and looks
+//                               at nothing; the bar is 1.1 times that. Each source by itself is a remark, and so are
+//                               those that ask the kernel by other ways (netlink, perf, BPF, statfs), together.
 //   host_collection/TIER/RATE   the samplers of host and process table beside 1,000 processes, at RATE, with the slow
 //                               lane at its own: share of a core. Of gated, one process in twenty runs each second.
 //   host_memory/rss             of this process in the end: the core without Python
@@ -19,6 +20,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -69,8 +71,9 @@ int close_recorded(int fd) {
 constexpr Io kRecordingIo{open_recorded, pread_recorded, dents_recorded, close_recorded};
 
 void replay(const std::vector<Call>& calls, std::vector<int>& now_open) {
-    alignas(16) static char buffer[1 << 16];
+    alignas(4096) static char buffer[1 << 16];
     const Io& io = system_io();
+    off_t end = 0;  // of what was read last
     const auto current = [&](int fd) { return fd >= 0 && now_open[static_cast<std::size_t>(fd)] >= 0
                                                   ? now_open[static_cast<std::size_t>(fd)] : fd; };
     for (const Call& call : calls) {
@@ -81,7 +84,9 @@ void replay(const std::vector<Call>& calls, std::vector<int>& now_open) {
                 break;
             }
             case Call::Kind::pread:
-                (void)io.pread(current(call.fd), buffer, std::min(call.size, sizeof buffer), call.offset);
+                // Goes on where the file ends now: the kernel would write a file again for its last new digits.
+                end = call.offset == 0 ? 0 : end;
+                end += std::max<off_t>(0, io.pread(current(call.fd), buffer, std::min(call.size, sizeof buffer), end));
                 break;
             case Call::Kind::dents:
                 (void)io.get_dents(current(call.fd), buffer, std::min(call.size, sizeof buffer));
@@ -102,6 +107,13 @@ struct Polled {
     std::uint32_t values = 0;
 };
 
+// What it tells comes from files, so that their bare reads are its floor.
+bool reads_files(const Polled& polled) {
+    constexpr std::string_view kOtherWays[] = {"network", "sockets",    "exits",       "perf",
+                                               "gpu",     "filesystem", "availability"};
+    return std::find(std::begin(kOtherWays), std::end(kOtherWays), polled.descriptor->name) == std::end(kOtherWays);
+}
+
 // Of the fast lane, which is what a second costs, or of all.
 bool bench_sample(const char* which, std::vector<Polled>& all, bool slow_too, bench::ColdCache& cache) {
     std::vector<Polled*> chosen;
@@ -110,6 +122,7 @@ bool bench_sample(const char* which, std::vector<Polled>& all, bool slow_too, be
     std::uint32_t values = 0;
     for (Polled& each : all) {
         if (!slow_too && each.descriptor->lane != sources::Lane::fast) continue;
+        if (!reads_files(each)) continue;
         chosen.push_back(&each);
         values += each.values;
     }
@@ -167,6 +180,15 @@ bool bench_samples() {
                     each.descriptor->lane == sources::Lane::fast ? "fast" : "slow", each.values, ours / 1e3, bare / 1e3,
                     each.calls.size());
     }
+    const double others = median_cpu_ns(41, [&] {
+        Count count;
+        static Nanos now = 1000;
+        ++now;
+        for (Polled& each : all) {
+            if (!reads_files(each)) (void)each.source->poll(now, count);
+        }
+    });
+    std::printf("# by other ways than files: %.1f us\n", others / 1e3);
     const bool fast = bench_sample("fast", all, false, cache);
     return bench_sample("all", all, true, cache) && fast;
 }

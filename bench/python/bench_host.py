@@ -5,6 +5,8 @@ Both sides are measured in the same run, as CPU time of this process. Before tim
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +19,7 @@ import argus
 _IDLE = 1000
 _HOST_BAR = 4.0  # times cheaper than psutil, a value
 _TABLE_BARS = {"tree": 2.0, "gated": 15.0, "taskstats": 15.0, "bpf": 150.0}  # times cheaper than psutil, by tier
+_COLUMNS_RATIO, _COLUMNS_US = 1.3, 20.0  # of the scan, and on top
 _FIELDS = [
     "pid",
     "ppid",
@@ -96,6 +99,34 @@ def _processes() -> Iterator[dict[str, Any]]:
                 bar=_TABLE_BARS[tier],
                 good=ratio >= _TABLE_BARS[tier] and len(columns) >= 15,
             )
+        yield _columns(rows)
+
+
+def _columns(rows: int) -> dict[str, Any]:
+    """A read against the scan in it, taken in turns: what the arrays cost."""
+    table = argus.Processes()
+    scan = table._core.scan
+    found = table.read()
+    reads, scans = [], []
+    for _ in range(201):
+        start = time.thread_time_ns()
+        found = table.read()
+        middle = time.thread_time_ns()
+        scan()
+        scans.append(time.thread_time_ns() - middle)
+        reads.append(middle - start)
+    if len(found["pid"]) < rows // 2:
+        raise AssertionError(f"process_table/columns: expected {rows} rows, found {len(found['pid'])}")
+    read_us, scan_us = statistics.median(reads) / 1e3, statistics.median(scans) / 1e3
+    return figure(
+        f"process_table/columns/{rows}",
+        read_us,
+        "us",
+        against=f"the scan alone {scan_us:.0f} us",
+        ratio=read_us / scan_us,
+        bar=_COLUMNS_RATIO * scan_us + _COLUMNS_US,
+        good=read_us <= _COLUMNS_RATIO * scan_us + _COLUMNS_US,
+    )
 
 
 def figures() -> Iterator[dict[str, Any]]:

@@ -17,13 +17,6 @@ py::object number_or_none(double value) {
     return py::float_(value);
 }
 
-template <class T>
-py::array copy_as(const py::dtype& type, const std::vector<T>& column, std::size_t count) {
-    py::array out(type, static_cast<py::ssize_t>(count));
-    if (count != 0) std::memcpy(out.mutable_data(), column.data(), count * sizeof(T));
-    return out;
-}
-
 template <class Counts>
 py::dict count_rejects(Counts counts) {
     py::dict out;
@@ -105,24 +98,30 @@ py::dict anomaly_to_dict(const Anomaly& anomaly) {
     return out;
 }
 
-py::dict processes_to_dict(const sources::ProcessTable& table) {
-    const std::size_t rows = table.count;
+ProcessColumns::ProcessColumns() : name_type_("S64"), state_type_("S1") {
+    for (const auto& column : sources::process_columns()) keys_.emplace_back(column.name);
+}
+
+py::dict ProcessColumns::arrays(const sources::ProcessTable& table, py::handle owner) const {
     py::dict out;
-    out["pid"] = copy_as(py::dtype::of<std::int32_t>(), table.pid, rows);
-    out["ppid"] = copy_as(py::dtype::of<std::int32_t>(), table.ppid, rows);
-    out["start_time_ns"] = copy_as(py::dtype::of<std::int64_t>(), table.start_time_ns, rows);
-    out["name"] = copy_as(py::dtype("S64"), table.name, rows);
-    out["state"] = copy_as(py::dtype("S1"), table.state, rows);
-    out["cgroup_id"] = copy_as(py::dtype::of<std::int64_t>(), table.cgroup_id, rows);
-    out["uid"] = copy_as(py::dtype::of<std::int64_t>(), table.uid, rows);
-    out["threads"] = copy_as(py::dtype::of<std::int32_t>(), table.threads, rows);
-    out["nice"] = copy_as(py::dtype::of<std::int32_t>(), table.nice, rows);
-    out["last_cpu"] = copy_as(py::dtype::of<std::int32_t>(), table.last_cpu, rows);
-    out["valid"] = copy_as(py::dtype::of<std::uint32_t>(), table.valid, rows);
-    const auto columns = sources::process_columns();
-    for (std::size_t i = 0; i < columns.size(); ++i) {
-        out[columns[i].name] = copy_as(py::dtype::of<double>(), table.columns[i], rows);
-    }
+    const auto put = [&](const auto& key, const py::dtype& type, const auto& column) {
+        out[key] = py::array(type, static_cast<py::ssize_t>(table.count), column.data(), owner);
+    };
+    const py::dtype number = py::dtype::of<double>();
+    const py::dtype small = py::dtype::of<std::int32_t>();
+    const py::dtype wide = py::dtype::of<std::int64_t>();
+    put("pid", small, table.pid);
+    put("ppid", small, table.ppid);
+    put("start_time_ns", wide, table.start_time_ns);
+    put("name", name_type_, table.name);
+    put("state", state_type_, table.state);
+    put("cgroup_id", wide, table.cgroup_id);
+    put("uid", wide, table.uid);
+    put("threads", small, table.threads);
+    put("nice", small, table.nice);
+    put("last_cpu", small, table.last_cpu);
+    put("valid", py::dtype::of<std::uint32_t>(), table.valid);
+    for (std::size_t i = 0; i < keys_.size(); ++i) put(keys_[i], number, table.columns[i]);
     return out;
 }
 

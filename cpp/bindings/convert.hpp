@@ -1,12 +1,14 @@
 // Core records as plain Python objects; python/argus/engine turns them into typed ones.
 #pragma once
 
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "engine/alarm_budget.hpp"
 #include "engine/event_plane.hpp"
@@ -16,12 +18,23 @@
 
 namespace argus::bindings {
 
+// A process table as arrays by name, one for each column.
+class ProcessColumns {
+public:
+    ProcessColumns();
+    // Views of the table, which `owner` keeps alive and unchanged as long as an array is; without an owner, copies.
+    [[nodiscard]] pybind11::dict arrays(const sources::ProcessTable& table, pybind11::handle owner = {}) const;
+
+private:
+    pybind11::dtype name_type_, state_type_;
+    std::vector<pybind11::str> keys_;  // of the columns of numbers
+};
+
 // Untrusted bytes as text: what is not UTF-8 becomes U+FFFD.
 [[nodiscard]] pybind11::str text(std::string_view bytes);
 
 [[nodiscard]] pybind11::dict scope_to_dict(const Scope& scope);
 [[nodiscard]] pybind11::dict anomaly_to_dict(const Anomaly& anomaly);  // keys of argus.schema.Anomaly but `host`
-[[nodiscard]] pybind11::dict processes_to_dict(const sources::ProcessTable& table);
 [[nodiscard]] pybind11::dict budget_totals(const engine::AlarmBudget& budget);
 // The same, and of each of `slots` its level, state and days.
 [[nodiscard]] pybind11::dict budget_dict(const engine::AlarmBudget& budget, std::span<const std::uint32_t> slots);

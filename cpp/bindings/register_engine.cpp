@@ -424,7 +424,7 @@ void bind_reading(py::class_<Engine>& c) {
         .def("confirm", &Engine::confirm)
         .def("processes",
              [](Engine& engine) {
-                 return engine.host() != nullptr ? processes_to_dict(engine.host()->processes()) : py::dict();
+                 return engine.host() != nullptr ? ProcessColumns().arrays(engine.host()->processes()) : py::dict();
              })
         .def("top_processes", &top_processes)
         .def("process_keys", [](Engine& engine, const std::string& by) { return texts(process_keys(engine, by)); })

@@ -3,8 +3,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <cstring>
+#include <array>
+#include <atomic>
+#include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -90,17 +93,36 @@ public:
         return locked([&] { return tiers_.open().ok() ? std::string() : unavailable(); });
     }
 
-    // One array per column, one row per process, ascending pids; or the reason, as text, why there is none.
+    // One array per column, one row per process, ascending pids; or the reason, as text, why there is none. The arrays
+    // are the table itself: it is not written again before the last of them is gone.
     py::object read() {
         std::unique_lock lock(mutex_, std::defer_lock);
         std::string failure;
+        std::shared_ptr<Lent> lent;
         {
             py::gil_scoped_release released;
             lock.lock();
-            if (const auto rows = tiers_.scan(table_); !rows) failure = rows.error().what;
+            lent = spare();
+            if (const auto rows = tiers_.scan(lent->table); !rows) failure = rows.error().what;
         }
+        counts_ = {lent->table.vanished, lent->table.unreadable, lent->table.malformed, lent->table.gated};
         if (!failure.empty()) return py::str(failure);
-        return processes_to_dict(table_);
+        lent->out.store(true, std::memory_order_relaxed);
+        const py::capsule owner(new std::shared_ptr<Lent>(lent), [](void* memory) {
+            const std::unique_ptr<std::shared_ptr<Lent>> held(static_cast<std::shared_ptr<Lent>*>(memory));
+            (*held)->out.store(false, std::memory_order_release);
+        });
+        py::dict out = columns_.arrays(lent->table, owner);
+        out["tier"] = tier_column(lent->table.count);
+        return out;
+    }
+
+    // The scan alone: how many processes it saw. For measuring what the arrays cost.
+    std::size_t scan() {
+        return locked([&] {
+            const std::shared_ptr<Lent> lent = spare();
+            return tiers_.scan(lent->table).ok() ? lent->table.count : 0;
+        });
     }
 
     // In use; "" before the first read.
@@ -122,15 +144,44 @@ public:
 
     // Of the last read: what became of processes that have no row, and how many rows were proved unchanged.
     py::dict counts() const {
+        constexpr const char* kNames[] = {"vanished", "unreadable", "malformed", "gated"};
         py::dict out;
-        out["vanished"] = table_.vanished;
-        out["unreadable"] = table_.unreadable;
-        out["malformed"] = table_.malformed;
-        out["gated"] = table_.gated;
+        for (std::size_t i = 0; i < counts_.size(); ++i) out[kNames[i]] = counts_[i];
         return out;
     }
 
 private:
+    struct Lent {
+        sources::ProcessTable table;
+        std::atomic<bool> out = false;  // arrays of it live
+    };
+
+    // A table that nobody looks at. Who reads in a loop needs two; a few more are kept for who holds on to some.
+    std::shared_ptr<Lent> spare() {
+        constexpr std::size_t kKept = 3;
+        std::shared_ptr<Lent> found;
+        std::size_t idle = 0;
+        std::erase_if(tables_, [&](const std::shared_ptr<Lent>& each) {
+            if (each->out.load(std::memory_order_acquire)) return false;
+            if (found == nullptr) found = each;
+            return ++idle > kKept;
+        });
+        if (found == nullptr) found = tables_.emplace_back(std::make_shared<Lent>());
+        return found;
+    }
+
+    // The same text in every row, read-only: rows without a distance.
+    py::array tier_column(std::size_t rows) {
+        const auto tier = tiers_.tier();
+        if (tier != labelled_) {
+            tier_text_ = py::array(py::module_::import("numpy").attr("array")(tier ? to_string(*tier) : "", "U9"));
+            tier_text_.attr("setflags")(py::arg("write") = false);
+            labelled_ = tier;
+        }
+        return py::array(tier_text_.dtype(), {static_cast<py::ssize_t>(rows)}, {py::ssize_t{0}}, tier_text_.data(),
+                         tier_text_);
+    }
+
     [[nodiscard]] std::string unavailable() const {
         std::string text;
         for (const auto& s : tiers_.statuses()) {
@@ -140,8 +191,12 @@ private:
     }
 
     sources::ProcessTiers tiers_;
-    sources::ProcessTable table_;
+    std::vector<std::shared_ptr<Lent>> tables_;
     std::mutex mutex_;
+    ProcessColumns columns_;
+    std::array<std::uint32_t, 4> counts_{};
+    std::optional<sources::Tier> labelled_;
+    py::array tier_text_;
 };
 
 }  // namespace
@@ -155,6 +210,7 @@ void register_host(pybind11::module_& m) {
         .def(py::init<std::string, std::string>(), py::arg("proc"), py::arg("tier"))
         .def("open", &PyProcesses::open)
         .def("read", &PyProcesses::read)
+        .def("scan", &PyProcesses::scan)
         .def("tier", &PyProcesses::tier)
         .def("tiers", &PyProcesses::tiers)
         .def("counts", &PyProcesses::counts);

@@ -151,7 +151,11 @@ void AgentProcesses::remember_departed(Nanos now) {
 }
 
 void AgentProcesses::ended(const sources::ExitRecord& record) {
-    if (usage_.empty() || ended_.size() >= kMaxEnded || (record.valid & sources::kExitStart) == 0) return;
+    if (usage_.empty() || (record.valid & sources::kExitStart) == 0) return;
+    if (ended_.size() >= kMaxEnded) {
+        ++dropped_;
+        return;
+    }
     const double cpu_s = static_cast<double>(record.cpu_user_ns + record.cpu_system_ns) * 1e-9;
     const Known process{record.pid, kUnresolved, record.start_ns, cpu_s, static_cast<double>(record.read_bytes),
                         static_cast<double>(record.write_bytes), record.end_ns};

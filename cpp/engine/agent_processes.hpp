@@ -40,12 +40,14 @@ class AgentProcesses {
 public:
     static constexpr std::uint32_t kMaxSessions = 256;
     static constexpr std::int32_t kNobody = -1;
+    static constexpr std::size_t kMaxEnded = 1 << 16;
 
     // Replaces the registered roots. A session that has no root any more is forgotten with the last of its processes.
     // Returns how many sessions were left out because there are more than kMaxSessions.
     std::uint32_t set_roots(std::vector<AgentRoot> roots);
 
-    // A process that ended; attributed by the next update(), with the table of that time at hand.
+    // A process that ended; attributed by the next update(), with the table of that time at hand. Beyond kMaxEnded
+    // between two tables it is counted as dropped.
     void ended(const sources::ExitRecord& record);
 
     // Attributes a new table (ascending pids). Allocates only while sessions or processes multiply.
@@ -53,6 +55,7 @@ public:
 
     // By usage index; an entry of an empty session is free and may be reused by another.
     [[nodiscard]] std::span<const AgentUsage> usage() const noexcept { return usage_; }
+    [[nodiscard]] std::uint64_t dropped() const noexcept { return dropped_; }  // exits that are in no sum
     // By row of the last table: an index into usage(), or kNobody.
     [[nodiscard]] std::span<const std::int32_t> owners() const noexcept { return owners_; }
 
@@ -70,7 +73,6 @@ private:
         bool tried = false;  // by the update before: its parent's exit may come late
     };
     static constexpr std::int32_t kUnresolved = -2;
-    static constexpr std::size_t kMaxEnded = 1 << 16;  // between two tables
 
     [[nodiscard]] std::int32_t session_index(const std::string& session);
     [[nodiscard]] std::int32_t resolve(const sources::ProcessTable& table, std::size_t row);
@@ -90,6 +92,7 @@ private:
     std::vector<Known> departed_;      // no longer listed, their exits perhaps not told yet; ascending pids
     std::vector<Ended> ended_;         // ascending pids once they are settled
     std::vector<std::size_t> path_;
+    std::uint64_t dropped_ = 0;
     Nanos last_time_ = std::numeric_limits<Nanos>::max();  // of the table before; max = none yet
 };
 

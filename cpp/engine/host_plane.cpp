@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <stdexcept>
+#include <string_view>
 #include <utility>
 
 #include "sources/exits.hpp"
@@ -19,6 +20,7 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr std::size_t kBatch = 1024;
 constexpr std::int64_t kMinIntervalMs = 10;
 constexpr std::int64_t kMaxIntervalMs = 3'600'000;
+constexpr std::string_view kTellsExits = "exits";  // the source
 constexpr std::size_t kExitsHeld = 1 << 14;  // between two drains
 constexpr Nanos kRetry = 60 * kSecond;  // a source that could not be opened is tried again this often
 
@@ -93,8 +95,11 @@ Nanos interval_of(const char* name, std::int64_t interval_ms) {
     return interval_ms * kMillisecond;
 }
 
+// All series twice, if few: a drain may come late. Of many a lane has a part, and polls it in turns.
 std::size_t ring_capacity(std::uint32_t max_series) {
-    return std::bit_ceil(std::max<std::size_t>(kBatch, std::size_t{max_series} * 2));
+    constexpr std::size_t kMany = 8192;
+    const std::size_t series = max_series;
+    return std::bit_ceil(std::max({kBatch, series, std::min(series * 2, kMany)}));
 }
 
 std::string describe(const TaskCounters& counters, const char* name, const char* requirement, const char* fix) {
@@ -189,7 +194,8 @@ void HostPlane::add_sources(const HostOptions& options, std::span<const sources:
             task = made.get();
             (descriptor->lane == sources::Lane::fast ? fast_ : slow_).add(std::move(made));
         }
-        watched_.push_back({descriptor->name, task, descriptor->requires_, descriptor->fix});
+        watched_.push_back({descriptor->name, task, descriptor->requires_, descriptor->fix,
+                            std::string_view(descriptor->name) == kTellsExits});
     }
 }
 
@@ -337,7 +343,7 @@ std::span<const SourceStatus> HostPlane::status() {
         out.malformed = get(in.malformed);
         out.errors = get(in.errors);
         out.missed = get(in.missed);
-        out.dropped = get(in.dropped);
+        out.dropped = get(in.dropped) + (watched.tells_exits ? agents_.dropped() : 0);
         out.lateness_max_ns = get(in.lateness_max_ns);
         out.duration_last_ns = get(in.duration_last_ns);
         out.duration_max_ns = get(in.duration_max_ns);

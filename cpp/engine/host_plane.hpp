@@ -136,6 +136,7 @@ private:
         const Task* task;
         const char* requires_;
         const char* fix;
+        bool tells_exits = false;  // and what the agents' sums had no room for is lost of it
     };
     void add_sources(const HostOptions& options, std::span<const sources::SourceDescriptor* const> catalog,
                      const Io& io);

@@ -13,6 +13,7 @@
 #include <span>
 #include <stdexcept>
 #include <type_traits>
+#include <utility>
 
 namespace argus::ring {
 
@@ -45,6 +46,28 @@ public:
         items_[tail & mask_] = item;
         tail_.store(tail + 1, std::memory_order_release);
         return true;
+    }
+
+    // Producer only. fill(item) writes the item where it will lie, all of it, and says whether it is one: what is made
+    // elsewhere first is copied. False = full, or it was none; nothing stored.
+    template <class Fill>
+    [[nodiscard]] bool try_push_with(Fill&& fill) noexcept(noexcept(fill(std::declval<T&>()))) {
+        const std::uint64_t tail = tail_.load(std::memory_order_relaxed);
+        if (tail - cached_head_ > mask_) {
+            cached_head_ = head_.load(std::memory_order_acquire);
+            if (tail - cached_head_ > mask_) return false;
+        }
+        if (!fill(items_[tail & mask_])) return false;
+        tail_.store(tail + 1, std::memory_order_release);
+        return true;
+    }
+
+    // Producer only. Fetches the place of an item that will be pushed so many items later.
+    void expect(std::size_t ahead) const noexcept {
+        const std::uint64_t number = tail_.load(std::memory_order_relaxed) + ahead;
+        const auto* place = reinterpret_cast<const std::byte*>(&items_[number & mask_]);
+        for (std::size_t at = 0; at < sizeof(T); at += kCacheLine) __builtin_prefetch(place + at, 1);
+        __builtin_prefetch(place + sizeof(T) - 1, 1);
     }
 
     // Producer only. Pushes as many of `items` as fit, in order; returns how many.

@@ -127,6 +127,8 @@ struct Disk {
     std::unique_ptr<NumberFile> size;
     double bytes = std::numeric_limits<double>::quiet_NaN();
     std::uint64_t seen = 0;  // the poll that last saw it
+    std::string text;        // its line then
+    DiskLine line;           // and what it says, but for the name
 };
 
 class DiskSource final : public Source {
@@ -151,14 +153,14 @@ public:
         std::string_view line;
         std::size_t position = 0;
         while (scanner.line(line)) {
-            const auto parsed = parse_disk(line);
-            Disk* disk = parsed ? find(parsed.value().name, position) : nullptr;
+            Disk* disk = unchanged(line, position);
+            if (disk == nullptr) disk = parse(line, position);
             if (disk == nullptr) {
                 ++report.malformed;
                 continue;
             }
             ++position;
-            emit_disk(*disk, parsed.value(), emit, report);
+            emit_disk(*disk, disk->line, emit, report);
         }
         if (!scanner.done()) {  // whom the cut took away is unknown: nothing is closed
             ++report.malformed;
@@ -172,6 +174,26 @@ public:
 private:
     static constexpr std::size_t kMaxLines = 8192;
     static constexpr std::size_t kMaxDisks = 256;
+    static constexpr std::size_t kLineBytes = 256;  // of all but huge counters
+
+    // Most disks of most machines (loop devices, partitions) are idle: their lines are not parsed again.
+    [[nodiscard]] Disk* unchanged(std::string_view line, std::size_t position) noexcept {
+        if (position >= disks_.size()) return nullptr;
+        Disk& disk = disks_[position];
+        if (disk.seen == polls_ || disk.text != line) return nullptr;
+        disk.seen = polls_;
+        return &disk;
+    }
+
+    [[nodiscard]] Disk* parse(std::string_view line, std::size_t position) {
+        const auto parsed = parse_disk(line);
+        Disk* disk = parsed ? find(parsed.value().name, position) : nullptr;
+        if (disk == nullptr) return nullptr;
+        disk->text.assign(line);
+        disk->line = parsed.value();
+        disk->line.name = {};
+        return disk;
+    }
 
     // Disks keep their order, so the one at `position` is nearly always the one; nullptr = seen in this poll already,
     // or more than Argus follows.
@@ -188,6 +210,7 @@ private:
             if (disks_.size() >= kMaxLines) return nullptr;
             found = &disks_.emplace_back();
             found->name = name;
+            found->text.reserve(kLineBytes);
             found->follow = wanted(found->name);
         }
         if (found->seen == polls_) return nullptr;

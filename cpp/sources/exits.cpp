@@ -92,6 +92,27 @@ private:
     std::array<SeriesSlot, 11> slots_;
 };
 
+// Writes every field of `out`. Inlined, so that no record is made elsewhere first.
+[[gnu::always_inline]] inline void put_exit_record(const ExitRaw& raw, bool settled, std::uint64_t page_bytes,
+                                                   ExitRecord& out) noexcept {
+    const std::uint64_t cpu_ns = raw.cpu_ns;
+    const std::uint64_t start_ns = raw.start_ns;
+    out.pid = raw.pid;
+    out.parent = raw.parent;
+    out.code = static_cast<std::int32_t>(raw.status >> 8 & 0xFF);
+    out.signal = static_cast<std::int32_t>(raw.status & 0x7F);
+    out.start_ns = static_cast<Nanos>(start_ns);
+    out.end_ns = static_cast<Nanos>(start_ns + raw.lived_ns);
+    out.cpu_user_ns = user_part(cpu_ns, raw.user_ticks_ns, raw.system_ticks_ns);
+    out.cpu_system_ns = cpu_ns - out.cpu_user_ns;
+    out.rss_max_bytes = raw.rss_pages_max * page_bytes;
+    out.read_bytes = raw.read_bytes;
+    out.write_bytes = raw.write_bytes;
+    out.cgroup_id = raw.cgroup_id;
+    out.valid = kExitStart | kExitAccounts | (settled ? std::uint32_t{kExitTime} : 0U);
+    std::memcpy(out.name.data(), raw.name, out.name.size());
+}
+
 // --- bpf -------------------------------------------------------------------------------------------------------------
 
 // Memory that the kernel writes meanwhile.
@@ -115,6 +136,9 @@ public:
             return Error{Errc::unavailable, 0, "BPF: exits.bpf.c and exits.cpp disagree about their counters"};
         }
         shared_ = std::move(*shared);
+#if defined(__x86_64__)
+        counters().stores_in_order = 1;
+#endif
         const char* const programs[] = {at_exit, "task_is_freed"};
         for (std::size_t i = 0; i < std::size(programs); ++i) {
             auto link = object_.attach(programs[i]);
@@ -131,7 +155,7 @@ public:
 
     [[nodiscard]] Result<bool> deliver(ring::SpscRing<ExitRecord>* sink) override {
         if (sink != nullptr && records_.data() == nullptr) {
-            auto records = object_.map_memory("records");
+            auto records = object_.map_memory("exit_records");
             if (!records) return records.error();
             records_ = std::move(*records);
             pending_.reserve(kPendingRecords);
@@ -199,6 +223,7 @@ private:
             const ExitRaw& ahead = slot_of(next_ + kAhead);
             __builtin_prefetch(&ahead.number);
             __builtin_prefetch(&ahead.user_ticks_ns);
+            sink_->expect(kAhead);
             const Taken taken = take(next_, made);
             if (taken == Taken::unwritten) return;
             if (taken == Taken::later) pending_.push_back(next_);
@@ -211,28 +236,23 @@ private:
         const ExitRaw& slot = slot_of(number);
         const std::uint64_t written = load(slot.number, std::memory_order_acquire);
         if (written < number + 1) return Taken::unwritten;
-        ExitRaw copy{};
+        bool settled = false;
         if (written == number + 1) {
-            const bool settled = load(slot.settled, std::memory_order_acquire) != 0;
+            settled = load(slot.settled, std::memory_order_acquire) != 0;
             // Waits no more when its slot is about to be another's, or nobody may ever settle it.
             const bool hurry = made - number > kExitRecords / 2 || pending_.size() == kPendingRecords;
-            copy_words(slot, copy);
-            copy.settled = settled ? 1 : 0;
-            const bool old = now_ - static_cast<Nanos>(copy.start_ns + copy.lived_ns) > kPatience;
+            const bool old = now_ - static_cast<Nanos>(load(slot.start_ns) + load(slot.lived_ns)) > kPatience;
             if (!settled && !hurry && !old) return Taken::later;
         }
-        std::atomic_thread_fence(std::memory_order_acquire);
-        const bool whole = written == number + 1 && load(counters().records_made) - number <= kExitRecords;
-        if (!whole || !sink_->try_push(exit_record(copy, page_bytes_))) ++lost_;
+        // Straight from the slot into the sink: copies cost more than the record. The slot may become another's
+        // meanwhile; then what was made of both is thrown away.
+        const bool told = written == number + 1 && sink_->try_push_with([&](ExitRecord& out) {
+            put_exit_record(slot, settled, page_bytes_, out);
+            std::atomic_thread_fence(std::memory_order_acquire);
+            return load(counters().records_made) - number <= kExitRecords;
+        });
+        if (!told) ++lost_;
         return Taken::done;
-    }
-
-    static void copy_words(const ExitRaw& from, ExitRaw& to) noexcept {
-        constexpr std::size_t kWords = sizeof(ExitRaw) / sizeof(std::uint64_t);
-        std::array<std::uint64_t, kWords> words;
-        const auto* source = reinterpret_cast<const std::uint64_t*>(&from);
-        for (std::size_t i = 0; i < kWords; ++i) words[i] = load(source[i]);
-        std::memcpy(&to, words.data(), sizeof to);
     }
 
     // Runs of a program that the kernel left out because it was running already on that processor.
@@ -447,20 +467,7 @@ void TimeSplit::add(std::uint64_t cpu_ns, std::uint64_t user_ticks_ns) noexcept 
 
 ExitRecord exit_record(const ExitRaw& raw, std::uint64_t page_bytes) noexcept {
     ExitRecord out;
-    out.pid = raw.pid;
-    out.parent = raw.parent;
-    out.code = static_cast<std::int32_t>(raw.status >> 8 & 0xFF);
-    out.signal = static_cast<std::int32_t>(raw.status & 0x7F);
-    out.start_ns = static_cast<Nanos>(raw.start_ns);
-    out.end_ns = static_cast<Nanos>(raw.start_ns + raw.lived_ns);
-    out.cpu_user_ns = user_part(raw.cpu_ns, raw.user_ticks_ns, raw.system_ticks_ns);
-    out.cpu_system_ns = raw.cpu_ns - out.cpu_user_ns;
-    out.rss_max_bytes = raw.rss_pages_max * page_bytes;
-    out.read_bytes = raw.read_bytes;
-    out.write_bytes = raw.write_bytes;
-    out.cgroup_id = raw.cgroup_id;
-    out.valid = kExitStart | kExitAccounts | (raw.settled == 0 ? 0U : std::uint32_t{kExitTime});
-    std::copy_n(raw.name, out.name.size(), out.name.begin());
+    put_exit_record(raw, raw.settled != 0, page_bytes, out);
     return out;
 }
 

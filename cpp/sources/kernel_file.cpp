@@ -9,6 +9,9 @@
 namespace argus::sources {
 namespace {
 
+// The kernel gives at least a page at once unless the next line does not fit, and none is half a page long in a file
+// that is short. So a short file that is as long as it was is not asked whether there is more.
+constexpr std::size_t kSurelyWhole = 2048;
 constexpr int kInterruptions = 16;  // EINTR in a row before a read gives up: bounded, whatever the kernel does
 
 bool is_stale(int negative_errno) noexcept {
@@ -65,10 +68,14 @@ int KernelFile::fill(std::size_t& size) {
             buffer_.resize(std::min(cap_, size * 2));
         }
         const ssize_t got = io_->pread(fd_, buffer_.data() + size, buffer_.size() - size, static_cast<off_t>(size));
-        if (got == 0) return 0;
+        if (got == 0) {
+            whole_ = size;
+            return 0;
+        }
         if (got > 0) {
             size += static_cast<std::size_t>(got);
             interruptions = 0;
+            if (size == whole_ && size <= kSurelyWhole && size < buffer_.size()) return 0;
         } else if (got != -EINTR || ++interruptions > kInterruptions) {
             return static_cast<int>(got);
         }

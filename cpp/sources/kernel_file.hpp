@@ -42,6 +42,7 @@ private:
     const char* what_;
     std::size_t cap_;
     int fd_ = -1;
+    std::size_t whole_ = 0;  // bytes of the file when its end was last seen
     std::vector<char> buffer_;
 };
 

@@ -219,41 +219,143 @@ int KeyTable::find(std::string_view key) const noexcept {
     return -1;
 }
 
-void parse_keyed(std::string_view text, const KeyTable& keys, KeyedValues& out, KeyedFormat format) {
-    constexpr std::uint64_t kKib = 1024;
-    out.seen.fill(false);
-    out.malformed = 0;
-    Scanner scanner(text);
-    std::string_view line;
-    while (scanner.line(line)) {
-        if (!line.starts_with(format.prefix)) {
-            ++out.malformed;
-            continue;
+class KeyedParser {
+public:
+    KeyedParser(const KeyTable& keys, KeyedValues& out, KeyedFormat format, KeyedLines* lines)
+        : keys_(&keys), out_(&out), format_(format), lines_(lines) {}
+
+    void parse(std::string_view text) {
+        out_->seen.fill(false);
+        out_->malformed = 0;
+        const char* at = text.data();
+        const char* const end = at + text.size();
+        std::size_t number = 0;
+        while (at != end) {
+            const char* next = lines_ != nullptr ? recognised(at, end, number) : nullptr;
+            if (next == nullptr) {
+                const char* const newline = find_newline(at, end);
+                if (newline == nullptr) break;  // cut, perhaps inside a number
+                learn(number, look_up({at, static_cast<std::size_t>(newline - at)}));
+                next = newline + 1;
+            }
+            at = next;
+            ++number;
         }
-        line.remove_prefix(format.prefix.size());
-        std::string_view key = line.substr(0, std::min(line.find(' '), line.size()));
-        Scanner fields(line.substr(key.size()));
-        if (key.ends_with(':')) key.remove_suffix(1);
-        const int found = keys.find(key);
-        if (found < 0) continue;
-        const auto index = static_cast<std::size_t>(found);
+        if (at != end) ++out_->malformed;
+    }
+
+private:
+    struct Found {
+        std::string_view head;  // with the blank; empty = none
+        int key = -1;
+    };
+
+    // The end of the line, if it is the one that stood there before and holds a plain value; else nullptr, and nothing
+    // was taken.
+    [[nodiscard]] const char* recognised(const char* at, const char* end, std::size_t number) const noexcept {
+        if (number >= lines_->lines_.size()) return nullptr;
+        const KeyedLines::Line line = lines_->lines_[number];
+        if (line.head == 0 || static_cast<std::size_t>(end - at) <= line.head) return nullptr;
+        if (!same(at, lines_->heads_.data() + line.start, line.head)) return nullptr;
+        at += line.head;
+        if (line.key < 0) {
+            const char* const newline = find_newline(at, end);
+            return newline == nullptr ? nullptr : newline + 1;
+        }
+        constexpr std::ptrdiff_t kDigits = 18;  // so many never overflow
+        while (at != end && *at == ' ') ++at;
+        const char* const first = at;
         std::uint64_t value = 0;
-        bool good = !out.seen[index] && fields.number(value);
-        const std::string_view unit = fields.word();
+        for (; at != end && *at >= '0' && *at <= '9'; ++at) value = value * 10 + static_cast<std::uint64_t>(*at - '0');
+        if (at == first || at - first > kDigits || at == end) return nullptr;
+        const bool kib = *at == ' ' && end - at >= 4 && std::memcmp(at, " kB\n", 4) == 0;
+        if (!kib && *at != '\n') return nullptr;
+        take(line.key, value, kib ? "kB" : "", true);
+        return at + (kib ? 4 : 1);
+    }
+
+    [[nodiscard]] static const char* find_newline(const char* at, const char* end) noexcept {
+        return static_cast<const char*>(std::memchr(at, '\n', static_cast<std::size_t>(end - at)));
+    }
+
+    // Of short texts, without a call.
+    [[nodiscard]] static bool same(const char* a, const char* b, std::size_t size) noexcept {
+        std::uint64_t x = 0, y = 0;
+        for (; size >= sizeof x; size -= sizeof x, a += sizeof x, b += sizeof x) {
+            std::memcpy(&x, a, sizeof x);
+            std::memcpy(&y, b, sizeof y);
+            if (x != y) return false;
+        }
+        for (; size > 0; --size) {
+            if (*a++ != *b++) return false;
+        }
+        return true;
+    }
+
+    [[nodiscard]] Found look_up(std::string_view line) const {
+        if (!line.starts_with(format_.prefix)) {
+            ++out_->malformed;
+            return {};
+        }
+        const std::string_view rest = line.substr(format_.prefix.size());
+        std::string_view key = rest.substr(0, std::min(rest.find(' '), rest.size()));
+        const std::size_t head = format_.prefix.size() + key.size() + 1;
+        Scanner fields(rest.substr(key.size()));
+        if (key.ends_with(':')) key.remove_suffix(1);
+        const int found = keys_->find(key);
+        if (found >= 0) {
+            std::uint64_t value = 0;
+            const bool good = fields.number(value);
+            take(found, value, fields.word(), good);
+        }
+        return {head <= line.size() ? line.substr(0, head) : std::string_view{}, found};
+    }
+
+    void take(int key, std::uint64_t value, std::string_view unit, bool good) const noexcept {
+        constexpr std::uint64_t kKib = 1024;
+        const auto index = static_cast<std::size_t>(key);
+        good = good && !out_->seen[index];
         if (unit == "kB") {
             good = good && value <= std::numeric_limits<std::uint64_t>::max() / kKib;
             value *= kKib;
         } else {
-            good = good && unit.empty() && !format.kib_only;
+            good = good && unit.empty() && !format_.kib_only;
         }
         if (!good) {
-            ++out.malformed;
-            continue;
+            ++out_->malformed;
+            return;
         }
-        out.values[index] = value;
-        out.seen[index] = true;
+        out_->values[index] = value;
+        out_->seen[index] = true;
     }
-    if (!scanner.done()) ++out.malformed;
+
+    // A line that came in the place of another was looked up: those from here on stand elsewhere, too.
+    void learn(std::size_t number, const Found& found) const {
+        if (lines_ == nullptr || number >= KeyedLines::kMaxLines) return;
+        std::vector<KeyedLines::Line>& lines = lines_->lines_;
+        const std::size_t head = found.head.size() <= std::numeric_limits<std::uint16_t>::max() ? found.head.size() : 0;
+        const bool known = number < lines.size() && lines[number].head == head &&
+                           lines_->heads_.compare(lines[number].start, head, found.head.substr(0, head)) == 0;
+        if (known) return;  // only its value is not plain
+        if (number < lines.size()) {
+            lines_->heads_.resize(lines[number].start);
+            lines.resize(number);
+        }
+        if (number > lines.size()) return;
+        lines.push_back({static_cast<std::uint32_t>(lines_->heads_.size()), static_cast<std::uint16_t>(head),
+                         static_cast<std::int16_t>(found.key)});
+        lines_->heads_.append(found.head.data(), head);
+    }
+
+    const KeyTable* keys_;
+    KeyedValues* out_;
+    KeyedFormat format_;
+    KeyedLines* lines_;
+};
+
+void parse_keyed(std::string_view text, const KeyTable& keys, KeyedValues& out, KeyedFormat format,
+                 KeyedLines* lines) {
+    KeyedParser(keys, out, format, lines).parse(text);
 }
 
 const KeyTable& meminfo_keys() {
@@ -279,7 +381,7 @@ public:
         PollReport report;
         const auto text = meminfo_.read();
         if (!text) return text.error();
-        parse_keyed(*text, meminfo_keys(), parsed_);
+        parse_keyed(*text, meminfo_keys(), parsed_, {}, &meminfo_lines_);
         if (!parsed_.seen[kTotal]) {
             return Error{Errc::malformed, 0, "proc/meminfo: expected 'MemTotal: <number> kB', found no such line"};
         }
@@ -341,7 +443,7 @@ private:
             if (text.error().code != Errc::unavailable) ++report.malformed;
             return;
         }
-        parse_keyed(*text, vmstat_keys(), parsed_);
+        parse_keyed(*text, vmstat_keys(), parsed_, {}, &vmstat_lines_);
         report.malformed += parsed_.malformed;
         for (std::size_t i = 0; i < std::size(kVmstat); ++i) {
             if (!parsed_.seen[i]) continue;
@@ -357,6 +459,7 @@ private:
     KernelFile meminfo_;
     KernelFile vmstat_;
     KeyedValues parsed_;
+    KeyedLines meminfo_lines_, vmstat_lines_;
     std::array<SeriesSlot, std::size(kMeminfo)> meminfo_slots_;
     std::array<SeriesSlot, std::size(kVmstat)> vmstat_slots_;
     std::array<SeriesSlot, 5> derived_;

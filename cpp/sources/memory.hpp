@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -35,8 +36,27 @@ struct KeyedFormat {
     bool kib_only = false;         // a value without kB is malformed
 };
 
-// Lines "key value", "key: value" or "key: value kB"; the first of a repeated key counts, the rest are malformed.
-void parse_keyed(std::string_view text, const KeyTable& keys, KeyedValues& out, KeyedFormat format = {});
+// Which key each line of a file had when it was last read: a kernel's files keep their lines, so a line is recognised
+// by one comparison instead of being looked up. Learned anew when a line is another; of one table and one format.
+class KeyedLines {
+public:
+    static constexpr std::size_t kMaxLines = 512;
+
+private:
+    friend class KeyedParser;
+    struct Line {
+        std::uint32_t start = 0;  // in heads_
+        std::uint16_t head = 0;   // bytes up to the blank after the key; 0 = a line that is not to be recognised
+        std::int16_t key = -1;    // -1 = not one of the table
+    };
+    std::string heads_;
+    std::vector<Line> lines_;
+};
+
+// Lines "key value", "key: value" or "key: value kB"; the first of a repeated key counts, the rest are malformed. What
+// it gives does not depend on `lines`, which is for texts that are much alike: those of one file.
+void parse_keyed(std::string_view text, const KeyTable& keys, KeyedValues& out, KeyedFormat format = {},
+                 KeyedLines* lines = nullptr);
 
 [[nodiscard]] const KeyTable& meminfo_keys();
 [[nodiscard]] const KeyTable& vmstat_keys();

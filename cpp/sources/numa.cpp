@@ -59,6 +59,7 @@ struct Node {
     std::uint32_t number;
     std::string prefix;  // of each line of its meminfo
     KernelFile numastat;
+    KeyedLines counter_lines, level_lines;
     KernelFile meminfo;
     std::array<SeriesSlot, std::size(kNumastat)> counters;
     std::array<SeriesSlot, std::size(kNodeMeminfo)> levels;
@@ -152,19 +153,20 @@ private:
     }
 
     // A node that goes offline between the list and the read is absent, not malformed.
-    [[nodiscard]] bool read(KernelFile& file, const KeyTable& keys, KeyedFormat format, PollReport& report) {
+    [[nodiscard]] bool read(KernelFile& file, const KeyTable& keys, KeyedFormat format, KeyedLines& lines,
+                            PollReport& report) {
         const auto text = file.read();
         if (!text) {
             if (text.error().code != Errc::unavailable) ++report.malformed;
             return false;
         }
-        parse_keyed(*text, keys, parsed_, format);
+        parse_keyed(*text, keys, parsed_, format, &lines);
         report.malformed += parsed_.malformed;
         return true;
     }
 
     void read_counters(Node& node, Emit& emit, PollReport& report) {
-        if (!read(node.numastat, numastat_keys(), {}, report)) return;
+        if (!read(node.numastat, numastat_keys(), {}, node.counter_lines, report)) return;
         for (std::size_t i = 0; i < std::size(kNumastat); ++i) {
             if (!parsed_.seen[i]) continue;
             node.counters[i].emit(emit, report, static_cast<double>(parsed_.values[i]), [&] {
@@ -174,7 +176,7 @@ private:
     }
 
     void read_levels(Node& node, Emit& emit, PollReport& report) {
-        if (!read(node.meminfo, node_meminfo_keys(), {node.prefix, true}, report)) return;
+        if (!read(node.meminfo, node_meminfo_keys(), {node.prefix, true}, node.level_lines, report)) return;
         for (std::size_t i = 0; i < std::size(kNodeMeminfo); ++i) {
             if (!parsed_.seen[i]) continue;
             node.levels[i].emit(emit, report, static_cast<double>(parsed_.values[i]), [&] {

@@ -3,7 +3,8 @@
 //         needs Linux >= 6.1 with CONFIG_IRQ_TIME_ACCOUNTING).
 // Emits:  system.pressure.stall_time, seconds, from the total= counter (us), by system.pressure.kind and .resource;
 //         system.pressure.avg10, avg60, avg300, 1, the kernel's own averages as a share.
-// Cost:   one pread a file. All files absent: Errc::unavailable; one absent: its series are missing.
+// Cost:   one pread a file. All files absent: Errc::unavailable; one absent: its series are missing, and it is
+//         looked for every 32 polls.
 #include "sources/pressure.hpp"
 
 #include <memory>
@@ -80,19 +81,21 @@ public:
 
     [[nodiscard]] Result<PollReport> poll(Nanos, Emit& emit) override {
         PollReport report;
-        Error first{};
+        ++polls_;
         for (std::size_t resource = 0; resource < files_.size(); ++resource) {
+            if (polls_ < ask_again_[resource]) continue;
             const auto text = files_[resource]->read();
             if (!text) {
                 if (text.error().code != Errc::unavailable) ++report.malformed;
-                if (first.code == Errc::ok) first = text.error();
+                if (text.error().code == Errc::unavailable) ask_again_[resource] = polls_ + kAbsentPolls;
+                failure_ = text.error();
                 continue;
             }
             const Pressure pressure = parse_pressure(*text);
             report.malformed += pressure.malformed;
             for (std::size_t kind = 0; kind < 2; ++kind) emit_line(resource, kind, pressure.lines[kind], emit, report);
         }
-        if (report.emitted == 0 && first.code != Errc::ok) return first;
+        if (report.emitted == 0 && failure_.code != Errc::ok) return failure_;
         return report;
     }
 
@@ -113,7 +116,13 @@ private:
         }
     }
 
+    // A kernel without `irq` does not get one: a file that is absent is not looked for at every poll.
+    static constexpr std::uint64_t kAbsentPolls = 32;
+
     std::array<std::unique_ptr<KernelFile>, 4> files_;
+    std::array<std::uint64_t, 4> ask_again_{};  // number of the poll
+    std::uint64_t polls_ = 0;
+    Error failure_{};  // the newest
     std::array<std::array<SeriesSlot, 4>, 8> series_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -133,6 +134,14 @@ std::optional<std::string> read_value(const Io& io, const std::string& path) {
     const ssize_t size = read_text(io, path, buffer);
     if (size < 0) return std::nullopt;
     return std::string(buffer.data(), static_cast<std::size_t>(size));
+}
+
+std::string link_name(const std::string& path) {
+    std::array<char, kMaxValueBytes> buffer;
+    const ssize_t size = ::readlink(path.c_str(), buffer.data(), buffer.size());
+    if (size <= 0 || static_cast<std::size_t>(size) == buffer.size()) return {};
+    const std::string_view target(buffer.data(), static_cast<std::size_t>(size));
+    return std::string(target.substr(target.rfind('/') + 1));
 }
 
 }  // namespace argus::sources

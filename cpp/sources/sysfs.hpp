@@ -52,4 +52,8 @@ struct SmallText {
 // As read_small, of up to kMaxValueBytes; nothing when it cannot be read or is longer.
 [[nodiscard]] std::optional<std::string> read_value(const Io& io, const std::string& path);
 
+// What a link points to, by its last name; empty when there is no such link. sysfs says so which device is meant:
+// class/hwmon/hwmon0/device -> ../../../coretemp.0.
+[[nodiscard]] std::string link_name(const std::string& path);
+
 }  // namespace argus::sources

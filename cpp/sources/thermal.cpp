@@ -3,8 +3,9 @@
 //         /sys/devices/system/edac/mc/mc*/{ce,ue}_count; kernel Documentation/ABI/testing/sysfs-class-{thermal,
 //         powercap}, hwmon/sysfs-interface.rst, ABI/testing/sysfs-devices-edac.
 // Emits:  hw.temperature (Cel), hw.fan.speed (rpm), hw.voltage (V), hw.power (W), hw.energy (J), hw.errors
-//         {error.type=corrected|uncorrected}, by hw.id (the folder, and the sensor in it) and hw.name (what the driver
-//         calls it). RAPL's counters wrap at max_energy_range_uj; they are unwrapped here, so hw.energy only grows.
+//         {error.type=corrected|uncorrected}, by hw.id and hw.name (what the driver calls it). hw.id is the folder, and
+//         the sensor in it; of a hwmon chip, whose folder has another number after each boot, its device on the bus.
+//         RAPL's counters wrap at max_energy_range_uj; they are unwrapped here, so hw.energy only grows.
 //         Chips of graphics cards are left to the source 'gpu'.
 // Cost:   a small file a sensor, opened and closed each time (some 7 us each; a driver may take longer to ask its
 //         chip), and four folders that are looked at for what came and went: slow lane.
@@ -170,6 +171,20 @@ private:
         return out;
     }
 
+    // Numbers of chips are given out as their drivers load. Their devices keep their names: coretemp.0, 0000:3d:00.0,
+    // 1-0048. A device that is itself one of a numbered class, as nvme0 is, leads on to its own.
+    [[nodiscard]] static std::string chip_id(const std::string& folder, const std::string& number) {
+        constexpr int kClasses = 4;
+        std::string id = number;
+        std::string link = folder + "/device";
+        for (int i = 0; i < kClasses; ++i, link += "/device") {
+            std::string device = link_name(link);
+            if (device.empty()) break;
+            id = std::move(device);
+        }
+        return id;
+    }
+
     [[nodiscard]] std::vector<Sensor> find_zones() const {
         std::vector<Sensor> found;
         for (const std::string& name : entries(*io_, folders_[kThermal], "thermal_zone", kMaxZones)) {
@@ -179,14 +194,24 @@ private:
         return found;
     }
 
+    // Several chips of one device are told apart by their order, which is its driver's.
     [[nodiscard]] std::vector<Chip> find_chips() const {
         std::vector<Chip> found;
-        for (const std::string& id : entries(*io_, folders_[kHwmon], "hwmon", kMaxZones)) {
-            const std::string folder = folders_[kHwmon] + "/" + id;
+        std::vector<std::string> devices;
+        std::vector<std::string> numbers = entries(*io_, folders_[kHwmon], "hwmon", kMaxZones);
+        std::stable_sort(numbers.begin(), numbers.end(),
+                         [](const std::string& a, const std::string& b) { return a.size() < b.size(); });
+        for (const std::string& number : numbers) {
+            const std::string folder = folders_[kHwmon] + "/" + number;
             const std::string name = read_value(*io_, folder + "/name").value_or("");
             const bool graphics = std::find(std::begin(kGraphicsChips), std::end(kGraphicsChips), name) !=
                                   std::end(kGraphicsChips);
-            if (!graphics) found.push_back({HwmonChip(*io_, folder, {id, name, "sensor", true})});
+            if (graphics) continue;
+            std::string id = chip_id(folder, number);
+            const auto before = std::count(devices.begin(), devices.end(), id);
+            devices.push_back(id);
+            if (before > 0) id += "#" + std::to_string(before + 1);
+            found.push_back({HwmonChip(*io_, folder, {id, name, "sensor", true})});
         }
         return found;
     }

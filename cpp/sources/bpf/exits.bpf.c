@@ -25,20 +25,21 @@ struct {
     __uint(max_entries, kExitRecords);
     __type(key, __u32);
     __type(value, struct ExitRaw);
-} records SEC(".maps");
+} exit_records SEC(".maps");
 
-// The process that exited last with this pid modulo the number of records: where its record is, what was counted.
+// The process that exited last with this pid modulo the number of records: where its record is, what was counted. Half a
+// cache line, and mapped memory begins at one: no entry lies in two.
 struct whereabouts {
     __u64 number;
-    __u64 start;        // tells exits that were counted from those that were not
-    __u64 released_ns;  // by threads that were let go of before
-    __u64 counted_ns;
+    __u64 start;       // tells exits that were counted from those that were not; before Linux 6.16
+    __u64 counted_ns;  // run time at the exit: of the one thread, or of all if there were others
     int pid;
-    unsigned int threads;  // that were not; 1 = the one that exits
+    unsigned int threads;  // that were not let go of; 1 = the one that exits
 };
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
     __uint(max_entries, kExitRecords);
     __type(key, __u32);
     __type(value, struct whereabouts);
@@ -59,17 +60,26 @@ static __always_inline void add(unsigned long long* counter, __u64 value) {
     if (value) __sync_fetch_and_add(counter, value);
 }
 
-static __always_inline void write_record(struct task_struct* task, struct whereabouts* where, __u64 lived,
+// After all that was written before. An atomic operation waits until every cache line written before it has come, which
+// takes longer than the rest; where the processor's stores are seen in order, a store does.
+static __always_inline void publish(unsigned long long* word, __u64 value) {
+    if (shared.stores_in_order) {
+        barrier();
+        *(volatile unsigned long long*)word = value;
+    } else {
+        (void)__sync_lock_test_and_set(word, value);
+    }
+}
+
+static __always_inline void write_record(struct task_struct* task, __u64 number, __u64 counted_ns, __u64 lived,
                                          unsigned int status) {
     struct signal_struct* signal = task->signal;
     struct task_struct* leader = task->group_leader;
-    __u64 number = __sync_fetch_and_add(&shared.records_made, 1);
     __u32 slot = number & (kExitRecords - 1);
-    struct ExitRaw* record = bpf_map_lookup_elem(&records, &slot);
+    struct ExitRaw* record = bpf_map_lookup_elem(&exit_records, &slot);
     if (!record) return;
-    where->number = number;
     record->settled = 0;
-    record->cpu_ns = where->counted_ns;
+    record->cpu_ns = counted_ns;
     record->pid = task->tgid;
     record->parent = leader->real_parent->tgid;
     record->start_ns = leader->start_boottime;
@@ -82,9 +92,10 @@ static __always_inline void write_record(struct task_struct* task, struct wherea
     record->write_bytes = signal->ioac.write_bytes + task->ioac.write_bytes;
     record->status = status;
     __builtin_memcpy(record->name, leader->comm, sizeof record->name);
-    (void)__sync_lock_test_and_set(&record->number, number + 1);
+    publish(&record->number, number + 1);
 }
 
+// What is atomic comes first: nothing is on its way then that it would have to wait for.
 static __always_inline int process_ends(struct task_struct* task, bool perhaps_another) {
     struct signal_struct* signal = task->signal;
     struct task_struct* leader = task->group_leader;
@@ -95,15 +106,9 @@ static __always_inline int process_ends(struct task_struct* task, bool perhaps_a
         __u64 before = where->start;
         if (before == start || __sync_val_compare_and_swap(&where->start, before, start) != before) return 0;
     }
-    __u64 released_ns = signal->sum_sched_runtime;
-    __u64 counted_ns = released_ns + task->se.sum_exec_runtime;
+    __u64 run_ns = task->se.sum_exec_runtime;
+    __u64 counted_ns = signal->sum_sched_runtime + run_ns;
     unsigned int threads = signal->nr_threads;
-    where->number = ~0ULL;
-    where->released_ns = released_ns;
-    where->counted_ns = counted_ns;
-    where->threads = threads;
-    where->pid = task->tgid;
-
     unsigned int status = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : task->exit_code;
     int reason = status & 0x7f ? kExitSignal : status ? kExitFailure : kExitSuccess;
     __u64 lived = bpf_ktime_get_ns() - leader->start_time;
@@ -115,7 +120,15 @@ static __always_inline int process_ends(struct task_struct* task, bool perhaps_a
         add(&line->read_bytes, signal->ioac.read_bytes + task->ioac.read_bytes);
         add(&line->write_bytes, signal->ioac.write_bytes + task->ioac.write_bytes);
     }
-    if (shared.records_wanted) write_record(task, where, lived, status);
+    __u64 number = ~0ULL;
+    if (shared.records_wanted) {
+        number = __sync_fetch_and_add(&shared.records_made, 1);
+        write_record(task, number, counted_ns, lived, status);
+    }
+    where->number = number;
+    where->counted_ns = threads == 1 ? run_ns : counted_ns;
+    where->threads = threads;
+    where->pid = task->tgid;
     return 0;
 }
 
@@ -136,29 +149,31 @@ int BPF_PROG(task_is_freed, struct task_struct* task) {
     if (task->pid != task->tgid) return 0;
     struct whereabouts* where = whereabouts_of(task);
     if (!where || where->pid != task->tgid) return 0;
-    where->pid = 0;
     struct ExitLine* line = line_of_this_processor();
     struct signal_struct* signal = where->threads == 1 ? 0 : task->signal;  // alone, it is not looked at: it is far
-    __u64 cpu_ns = signal ? signal->sum_sched_runtime : where->released_ns + task->se.sum_exec_runtime;
+    __u64 run_ns = signal ? signal->sum_sched_runtime : task->se.sum_exec_runtime;
     __u64 counted_ns = where->counted_ns;
-    if (cpu_ns > counted_ns) add(&line->cpu_ns, cpu_ns - counted_ns);
+    __u64 since_ns = run_ns > counted_ns ? run_ns - counted_ns : 0;
+    __u64 number = where->number;
+    __u32 slot = number & (kExitRecords - 1);
+    struct ExitRaw* record = bpf_map_lookup_elem(&exit_records, &slot);
+    bool recorded = record && record->number == number + 1;
+    add(&line->cpu_ns, since_ns);
     if (signal) {
         add(&line->user_ticks_ns, signal->utime);
         add(&line->read_bytes, signal->ioac.read_bytes);
         add(&line->write_bytes, signal->ioac.write_bytes);
     }
     add(&line->released, 1);
-    __u64 number = where->number;
-    __u32 slot = number & (kExitRecords - 1);
-    struct ExitRaw* record = bpf_map_lookup_elem(&records, &slot);
-    if (!record || record->number != number + 1) return 0;
-    if (cpu_ns > counted_ns) record->cpu_ns = cpu_ns;
+    where->pid = 0;
+    if (!recorded) return 0;
+    record->cpu_ns += since_ns;
     if (signal) {
         record->user_ticks_ns = signal->utime;
         record->system_ticks_ns = signal->stime;
         record->read_bytes = signal->ioac.read_bytes;
         record->write_bytes = signal->ioac.write_bytes;
     }
-    (void)__sync_lock_test_and_set(&record->settled, 1);
+    publish(&record->settled, 1);
     return 0;
 }

@@ -14,21 +14,23 @@ enum {
 
 #define ARGUS_SHORT_LIVED_NS 1000000000ULL
 
-// Counters of the processors that share a line; each only grows. Two cache lines, so that no other's are touched.
+// Counters of the processors that share a line; each only grows. Two cache lines, so that no other's are touched; what
+// every exit adds to is in the first.
 struct ExitLine {
     unsigned long long exits[kExitReasons][2];  // processes; [1]: that lived less than ARGUS_SHORT_LIVED_NS
     unsigned long long cpu_ns;                  // of processes that exited; exact once released
+    unsigned long long released;                // processes that exited and were let go of
     unsigned long long user_ticks_ns;           // sampled by the kernel's tick
     unsigned long long read_bytes;              // fetched from and sent to storage
     unsigned long long write_bytes;
-    unsigned long long released;                // processes that exited and were let go of
     unsigned long long unused[5];
 };
 
 struct ExitShared {
     unsigned long long records_wanted;  // written by the reader: without one no record is made
     unsigned long long records_made;    // the number of the next record: taken before its slot is written
-    unsigned long long unused[14];
+    unsigned long long stores_in_order;  // written by the reader, which knows its processor: 1 = stores are seen in order
+    unsigned long long unused[13];
     struct ExitLine lines[kExitLines];
 };
 

@@ -30,7 +30,7 @@ struct {
     __uint(max_entries, 2048);
     __type(key, __u32);
     __type(value, struct argus_process_record);
-} records SEC(".maps");
+} process_records SEC(".maps");
 
 // Of the last run: processes, also those beyond the last record, and threads.
 struct {
@@ -82,7 +82,7 @@ int scan_processes(void* context) {
     while ((t = bpf_iter_task_next(&it))) {
         if (!t->tgid) continue;  // the idle task
         __u32 key = processes++;
-        struct argus_process_record* r = bpf_map_lookup_elem(&records, &key);
+        struct argus_process_record* r = bpf_map_lookup_elem(&process_records, &key);
         if (!r) continue;
         struct task_struct* u = bpf_rdonly_cast(t, bpf_core_type_id_kernel(struct task_struct));
         struct signal_struct* signal = u->signal;

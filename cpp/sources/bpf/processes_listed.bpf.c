@@ -22,7 +22,7 @@ struct {
     __uint(max_entries, 2048);
     __type(key, __u32);
     __type(value, struct argus_process_record);
-} records SEC(".maps");
+} process_records SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -54,7 +54,7 @@ int list_task(struct bpf_iter__task* context) {
         return 0;
     }
     __u32 key = counted.processes++;
-    struct argus_process_record* r = bpf_map_lookup_elem(&records, &key);
+    struct argus_process_record* r = bpf_map_lookup_elem(&process_records, &key);
     if (!r) return 0;
     struct signal_struct* signal = t->signal;
     describe(r, t, t, signal);

@@ -95,7 +95,7 @@ Result<bool> BpfProcesses::load(std::uint32_t records) {
 Result<bool> BpfProcesses::load_walk(std::uint32_t records) {
     auto opened = bpf::Object::open(choice_.object, "argus_processes", choice_.environment);
     if (!opened) return opened.error();
-    if (auto sized = opened->resize("records", records); !sized) return sized.error();
+    if (auto sized = opened->resize("process_records", records); !sized) return sized.error();
     if (auto loaded = opened->load(); !loaded) return loaded.error();
     const auto program = opened->program("scan_processes");
     if (!program) return program.error();
@@ -106,7 +106,7 @@ Result<bool> BpfProcesses::load_walk(std::uint32_t records) {
 Result<bool> BpfProcesses::load_listing(std::uint32_t records) {
     auto opened = bpf::Object::open(choice_.listing, "argus_processes", choice_.environment);
     if (!opened) return opened.error();
-    if (auto sized = opened->resize("records", records); !sized) return sized.error();
+    if (auto sized = opened->resize("process_records", records); !sized) return sized.error();
     if (auto sized = opened->resize("further_threads", records * kFurtherThreads); !sized) return sized.error();
     if (auto loaded = opened->load(); !loaded) return loaded.error();
     auto further = opened->map_memory("further_threads");
@@ -120,7 +120,7 @@ Result<bool> BpfProcesses::load_listing(std::uint32_t records) {
 }
 
 Result<bool> BpfProcesses::take_maps(bpf::Object&& loaded, std::uint32_t records) {
-    auto memory = loaded.map_memory("records");
+    auto memory = loaded.map_memory("process_records");
     auto counts = loaded.map_memory(".bss");
     if (!memory) return memory.error();
     if (!counts) return counts.error();

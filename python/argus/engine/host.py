@@ -129,8 +129,9 @@ class Processes:
         shared_bytes minor_faults major_faults read_bytes write_bytes read_chars write_chars voluntary_switches
         involuntary_switches run_delay_s rss_anon_bytes rss_file_bytes rss_shmem_bytes swap_bytes``; ``valid`` uint32
         bits (1 stat, 2 memory, 4 io, 8 status, 16 schedule, 32 utilization, 64 memory by kind, 128 cgroup);
-        ``tier``, the way the table was read, read-only. ``cpu_utilization`` is NaN the first time a process is
-        seen. Switches and run delay are those of all threads in tier ``bpf``, of the main thread in the others.
+        ``tier``, the way the table was read, read-only. ``cpu_utilization`` is NaN the first time a process is seen.
+        Switches and run delay are those of all threads in tier ``bpf``, of the main thread in the others. The arrays of
+        one read share their memory, which is the caller's until the last of them is gone: copy one that is kept long.
 
         Raises
         ------
@@ -142,7 +143,6 @@ class Processes:
                 f"Processes: {self._proc}: expected a directory of processes, could not list it ({columns}); nothing "
                 "read. Mount procfs, or name another root with proc="
             )
-        columns["tier"] = np.broadcast_to(np.array(self._core.tier(), dtype="U9"), columns["pid"].shape)
         return columns
 
     @property

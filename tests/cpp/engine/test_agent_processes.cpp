@@ -210,6 +210,23 @@ TEST_CASE("agent processes: an exit of another with the pid, or of a child whose
     CHECK(of(agents, "a").cpu_s == doctest::Approx(0.875));
 }
 
+TEST_CASE("agent processes: exits that find no room between two tables are counted, and there is room again after") {
+    AgentProcesses agents;
+    (void)agents.set_roots({{"a", 50, 5 * kSecond, false}});
+    agents.update(table_of(10, {{50, 1, 5}}));
+    constexpr std::size_t kBeyond = 3;
+    for (std::size_t i = 0; i < AgentProcesses::kMaxEnded + kBeyond; ++i) {
+        agents.ended(gone(static_cast<std::int32_t>(100 + i), 50, 10.5, 0.001));
+    }
+    CHECK(agents.dropped() == kBeyond);
+    agents.update(table_of(11, {{50, 1, 5}}));
+    CHECK(of(agents, "a").started == 1 + AgentProcesses::kMaxEnded);
+    agents.ended(gone(99, 50, 11.5, 0.001));
+    CHECK(agents.dropped() == kBeyond);
+    agents.update(table_of(12, {{50, 1, 5}}));
+    CHECK(of(agents, "a").started == 2 + AgentProcesses::kMaxEnded);
+}
+
 TEST_CASE("agent processes: without a session, and without a start, no exit is kept") {
     AgentProcesses agents;
     agents.ended(gone(51, 50, 6, 1));

@@ -50,7 +50,49 @@ HostOptions options_of(const Tree& tree) {
 
 constexpr const char* kReceived = "system.network.io{network.interface.name=eth0,network.io.direction=receive}";
 
+// Stands in for the source `exits`: each poll tells of as many exits as its ring takes.
+class ManyExits final : public sources::ExitSource {
+public:
+    [[nodiscard]] const char* way() const noexcept override { return "none"; }
+    [[nodiscard]] Result<bool> deliver(ring::SpscRing<sources::ExitRecord>* sink) override {
+        sink_ = sink;
+        return true;
+    }
+    [[nodiscard]] Result<sources::PollReport> poll(Nanos, sources::Emit&) override {
+        sources::ExitRecord record;
+        record.valid = sources::kExitStart;
+        while (sink_ != nullptr && sink_->try_push(record)) ++record.pid;
+        return sources::PollReport{};
+    }
+
+private:
+    ring::SpscRing<sources::ExitRecord>* sink_ = nullptr;
+};
+constexpr sources::SourceDescriptor kManyExits{
+    "exits", "", "", "", 1000, sources::Lane::fast,
+    [](const sources::Roots&, const Io&, const sources::SourceSettings&) -> Result<std::unique_ptr<sources::Source>> {
+        return std::unique_ptr<sources::Source>(std::make_unique<ManyExits>());
+    }};
+
 }  // namespace
+
+TEST_CASE("host plane: exits that no table came for in time are told as lost of their source") {
+    constexpr const sources::SourceDescriptor* kOne[] = {&kManyExits};
+    ManualClock clock{100 * kSecond};
+    HostOptions options;
+    options.processes = false;
+    options.bursts.interval = 0;
+    HostPlane plane(std::move(options), kOne, system_io(), clock);
+    (void)plane.set_agents({{"a", 50, 5 * kSecond, false}});
+    constexpr std::size_t kRing = 1 << 14;
+    for (std::size_t told = kRing; told <= AgentProcesses::kMaxEnded + 2 * kRing; told += kRing) {
+        clock.advance(kSecond);
+        plane.poll_once();
+        plane.drain();
+        REQUIRE(plane.status()[0].name == "exits");
+        CHECK(plane.status()[0].dropped == told - std::min(told, AgentProcesses::kMaxEnded));
+    }
+}
 
 TEST_CASE("host plane: gauges as they are, counters as rates, from one fixture tree to one row") {
     Tree tree("6.18");

@@ -42,6 +42,29 @@ TEST_CASE("spsc ring: items come out in order, a full ring refuses, an empty one
     CHECK(ring.pop(out) == 0);
 }
 
+TEST_CASE("spsc ring: an item is written in place; what is full or refuses leaves nothing") {
+    SpscRing<int> ring(2);
+    const auto fill = [](int value, bool good) {
+        return [=](int& item) {
+            item = value;
+            return good;
+        };
+    };
+    ring.expect(5);  // beyond the end is as good as any
+    CHECK(ring.try_push_with(fill(1, true)));
+    CHECK_FALSE(ring.try_push_with(fill(7, false)));
+    CHECK(ring.try_push_with(fill(2, true)));
+    bool asked = false;
+    CHECK_FALSE(ring.try_push_with([&](int&) { return asked = true; }));
+    CHECK_FALSE(asked);
+    std::vector<int> out(4);
+    CHECK(ring.pop(out) == 2);
+    CHECK(std::vector<int>{out[0], out[1]} == std::vector<int>{1, 2});
+    CHECK(ring.try_push_with(fill(3, true)));
+    CHECK(ring.pop(out) == 1);
+    CHECK(out[0] == 3);
+}
+
 TEST_CASE("spsc ring: a span is stored as far as it fits, across the wrap") {
     SpscRing<int> ring(8);
     const std::array<int, 6> items{1, 2, 3, 4, 5, 6};

@@ -130,6 +130,37 @@ TEST_CASE("memory: meminfo without MemTotal is malformed") {
     CHECK(memory.names.empty());
 }
 
+TEST_CASE("memory: lines that were learned are read as those that were not, whatever becomes of the text") {
+    sources::KeyedLines lines;
+    std::string text = slurp(kFixtures / "6.18/proc/meminfo");
+    std::uint64_t state = 1;
+    const auto random = [&state](std::size_t below) {
+        state = state * 6364136223846793005U + 1442695040888963407U;
+        return static_cast<std::size_t>(state >> 33) % below;
+    };
+    constexpr std::string_view kPieces[] = {"\n", " ", ":", "kB", "9", "MemFree: 7 kB\n", "18446744073709551615", "\t",
+                                            "Cached:\n", "00000000000000000001"};
+    std::size_t malformed = 0;
+    for (int round = 0; round < 20'000; ++round) {
+        if (round % 8 == 0) text = slurp(kFixtures / "6.18/proc/meminfo");
+        if (round % 8 > 1) {
+            const std::string_view piece = kPieces[random(std::size(kPieces))];
+            const std::size_t at = random(text.size());
+            round % 2 == 0 ? text.insert(at, piece) : text.replace(at, std::min(piece.size(), text.size() - at), piece);
+        }
+        if (round % 8 == 7) text.resize(random(text.size()));
+        sources::KeyedValues alone, learned;
+        sources::parse_keyed(text, sources::meminfo_keys(), alone);
+        sources::parse_keyed(text, sources::meminfo_keys(), learned, {}, &lines);
+        const bool same = alone.seen == learned.seen && alone.values == learned.values &&
+                          alone.malformed == learned.malformed;
+        if (!same) CAPTURE(text);
+        REQUIRE(same);
+        malformed += alone.malformed;
+    }
+    CHECK(malformed > 1000);
+}
+
 TEST_CASE("memory: every key is found by its hash, and no other") {
     for (const auto* table : {&sources::meminfo_keys(), &sources::vmstat_keys()}) {
         CHECK(table->find("") == -1);

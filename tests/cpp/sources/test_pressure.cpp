@@ -52,6 +52,34 @@ TEST_CASE("pressure: one resource that the kernel lacks leaves the others") {
     CHECK(report.value().malformed == 0);
 }
 
+TEST_CASE("pressure: a resource that was absent is looked for now and then, and none at all stays an error") {
+    Tree tree("6.18");
+    const std::string text = slurp(tree.path("proc/pressure/io"));
+    tree.remove("proc/pressure/io");
+    static bool refuses = false;
+    const Io io{system_io().open_at,
+                [](int fd, void* buffer, std::size_t size, off_t offset) -> ssize_t {
+                    return refuses ? -EOPNOTSUPP : system_io().pread(fd, buffer, size, offset);
+                },
+                system_io().get_dents, system_io().close};
+    auto source = sources::pressure_source.open(tree.roots(), io);
+    REQUIRE(source.ok());
+    Memory memory;
+    REQUIRE((*source)->poll(0, memory).ok());
+    tree.write("proc/pressure/io", text);
+    const std::string name = "system.pressure.stall_time{system.pressure.kind=some,system.pressure.resource=io}";
+    int polls = 0;
+    while (!memory.has(name) && polls < 40) REQUIRE((*source)->poll(++polls, memory).ok());
+    CHECK(polls == 32);
+    refuses = true;
+    for (int i = 0; i < 3; ++i) {
+        const auto report = (*source)->poll(++polls, memory);
+        REQUIRE(!report.ok());
+        CHECK(report.error().code == Errc::unavailable);
+    }
+    refuses = false;
+}
+
 TEST_CASE("pressure: psi=0, where every read answers EOPNOTSUPP, is unavailable") {
     Tree tree("6.18");
     const Io refusing{kFaultyIo.open_at, [](int, void*, std::size_t, off_t) -> ssize_t { return -EOPNOTSUPP; },

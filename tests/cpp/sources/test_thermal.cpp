@@ -126,6 +126,41 @@ TEST_CASE("thermal: another chip under the same number is another device") {
     CHECK(memory.at("hw.temperature{hw.id=hwmon0/temp1,hw.name=k10temp}") == 33);
 }
 
+TEST_CASE("thermal: a chip is named after its device, whatever number it got at this boot") {
+    for (const char* first : {"hwmon0", "hwmon9"}) {
+        Tree tree;
+        const auto chip = [&](const std::string& number, const std::string& name, const std::string& device) {
+            const std::string folder = "sys/class/hwmon/" + number;
+            tree.write(folder + "/name", name + "\n");
+            tree.write(folder + "/temp1_input", "20000\n");
+            fs::create_directories(tree.path("sys/devices/" + device));
+            fs::create_symlink("../../../devices/" + device, tree.path(folder + "/device"));
+        };
+        chip(first, "coretemp", "coretemp.0");
+        chip("hwmon10", "nvme", "0000:3d:00.0/nvme0");
+        fs::create_symlink("../../0000:3d:00.0", tree.path("sys/devices/0000:3d:00.0/nvme0/device"));
+        chip("hwmon2", "nct6798", "nct6775.656");
+        chip("hwmon11", "nct6798", "nct6775.656");
+        Memory memory;
+        REQUIRE(open_thermal(tree)->poll(0, memory).ok());
+        CHECK(memory.has("hw.temperature{hw.id=coretemp.0/temp1,hw.name=coretemp}"));
+        CHECK(memory.has("hw.temperature{hw.id=0000:3d:00.0/temp1,hw.name=nvme}"));
+        CHECK(memory.has("hw.temperature{hw.id=nct6775.656/temp1,hw.name=nct6798}"));
+        CHECK(memory.has("hw.temperature{hw.id=nct6775.656#2/temp1,hw.name=nct6798}"));
+        CHECK(memory.names.size() == 4);
+    }
+}
+
+TEST_CASE("thermal: links that lead in a circle end") {
+    Tree tree;
+    tree.write("sys/class/hwmon/hwmon0/name", "loop\n");
+    tree.write("sys/class/hwmon/hwmon0/temp1_input", "20000\n");
+    fs::create_symlink("../hwmon0", tree.path("sys/class/hwmon/hwmon0/device"));
+    Memory memory;
+    REQUIRE(open_thermal(tree)->poll(0, memory).ok());
+    CHECK(memory.has("hw.temperature{hw.id=hwmon0/temp1,hw.name=loop}"));
+}
+
 TEST_CASE("thermal: an error of a sensor costs its value only") {
     Tree tree("metal");
     Memory memory;

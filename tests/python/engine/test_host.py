@@ -380,10 +380,29 @@ def test_vanishing_processes_are_gone_not_errors() -> None:
 
 
 def test_arrays_are_the_callers_own() -> None:
-    """A later read does not change what an earlier one returned."""
-    processes = Processes()
-    first = processes.read()
-    kept = {name: column.copy() for name, column in first.items()}
-    processes.read()
-    for name, column in first.items():
-        np.testing.assert_array_equal(kept[name], column)
+    """Later reads, and the end of the reader, do not change what earlier reads returned; nor do callers the later."""
+    processes = Processes(proc=str(KERNEL / "proc"))
+    reads = [processes.read() for _ in range(6)]
+    expected = {name: column.copy() for name, column in reads[0].items()}
+    reads[0]["rss_bytes"][:] = -1.0
+    reads[0]["name"][:] = b"mine"
+    alone = reads[0].pop("rss_bytes")
+    del reads[0]
+    reads.append(processes.read())
+    del processes
+    for read in reads:
+        for name in read.keys() - {"cpu_utilization", "valid"}:
+            np.testing.assert_array_equal(expected[name], read[name])
+    assert set(alone.tolist()) == {-1.0}
+
+
+def test_a_loop_of_reads_uses_the_same_memory_again() -> None:
+    """What the caller let go of is written again: a reader of a large table does not ask for memory each time."""
+    processes = Processes(proc=str(KERNEL / "proc"))
+    table = processes.read()
+    places = set()
+    for _ in range(20):
+        table = processes.read()
+        places.add(table["rss_bytes"].__array_interface__["data"][0])
+    assert len(places) <= 2
+    assert not table["tier"].flags.writeable

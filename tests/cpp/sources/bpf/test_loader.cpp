@@ -53,14 +53,14 @@ TEST_CASE("bpf loader: a program runs, its maps are mapped and sized, unknown na
     Object object = std::move(*opened);
     CHECK(!object.resize("no_such_map", 4));
     CHECK(!object.choose("no_such_program", false));
-    REQUIRE(object.resize("records", 4).ok());
+    REQUIRE(object.resize("process_records", 4).ok());
     REQUIRE(object.load().ok());
-    CHECK(!object.resize("records", 8));
+    CHECK(!object.resize("process_records", 8));
     CHECK(!object.program("no_such_program"));
     CHECK(!object.map("no_such_map"));
-    CHECK(!object.ring("records", nullptr, nullptr));
+    CHECK(!object.ring("process_records", nullptr, nullptr));
     CHECK(!object.attach("scan_processes"));
-    const auto records = object.map_memory("records");
+    const auto records = object.map_memory("process_records");
     const auto counts = object.map_memory(".bss");
     REQUIRE(records.ok());
     REQUIRE(counts.ok());
