@@ -14,6 +14,7 @@ namespace argus::auditors {
 extern const AuditorDescriptor causal_auditor;
 extern const AuditorDescriptor loop_auditor;
 extern const AuditorDescriptor budget_auditor;
+extern const AuditorDescriptor sequence_auditor;
 }  // namespace argus::auditors
 
 namespace {
@@ -155,6 +156,7 @@ int main() {
     figure("events/causal", [&] { return ingest_all(frames, {{&auditors::causal_auditor, {}}}); });
     figure("events/loop", [&] { return ingest_all(frames, {{&auditors::loop_auditor, {}}}); });
     figure("events/budget", [&] { return ingest_all(frames, {{&auditors::budget_auditor, {}}}); });
+    figure("events/sequence", [&] { return ingest_all(frames, {{&auditors::sequence_auditor, {}}}); });
     figure("events/ingest", [&] { return ingest_all(frames, engine::default_auditors()); });
     return pass ? 0 : 1;
 }

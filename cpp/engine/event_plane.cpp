@@ -8,6 +8,7 @@ namespace argus::auditors {
 extern const AuditorDescriptor causal_auditor;
 extern const AuditorDescriptor loop_auditor;
 extern const AuditorDescriptor budget_auditor;
+extern const AuditorDescriptor sequence_auditor;
 }  // namespace argus::auditors
 
 namespace argus::engine {
@@ -52,7 +53,10 @@ void check_values(const Leaf& leaf, const std::vector<double>& values) {
 }  // namespace
 
 std::vector<AuditorChoice> default_auditors() {
-    return {{&auditors::causal_auditor, {}}, {&auditors::loop_auditor, {}}, {&auditors::budget_auditor, {}}};
+    return {{&auditors::causal_auditor, {}},
+            {&auditors::loop_auditor, {}},
+            {&auditors::budget_auditor, {}},
+            {&auditors::sequence_auditor, {}}};
 }
 
 std::uint32_t IngestReport::rejected_total() const noexcept {

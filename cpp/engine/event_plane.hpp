@@ -35,7 +35,7 @@ struct CriterionChoice {
     std::vector<double> values;  // in descriptor order
 };
 
-[[nodiscard]] std::vector<AuditorChoice> default_auditors();  // causal, loop and budget with their defaults
+[[nodiscard]] std::vector<AuditorChoice> default_auditors();  // every one, with its defaults
 
 struct EventPlaneOptions {
     events::LedgerOptions ledger;
