@@ -3,18 +3,19 @@
 //   unseen_step       a step that no completed task of its kind ever took; said at once
 //   impossible_count  so many of one step that no end can bring the task back to a known order; said at once
 //   counts            ended with counts of steps more than 6 % (relative L1) from every known order
-//   order             ended with counts not known AND a step as surprising as the top 2 % of tasks hold, both
+//   order             ended with counts not known AND a step as surprising as the top 2 % of tasks hold
 //   untrusted         the kind has departed from its own orders for a day: it is learned anew, in silence
 // A kind of task is (tenant, agent of task_started); tasks that name no agent are one kind a tenant. A step is the event
 // type with its tool, or an unknown type's name; money, messages of people and evaluations are no steps. A task whose
-// start was not seen is not judged; one that failed or was cancelled has said so itself, and neither teaches nor speaks.
+// start was not seen is not judged; one that failed or was cancelled has said so itself: its end is not judged and
+// teaches nothing.
 // Surprise is variable-order Markov, orders 2 to 0 with PPM escape by method C (Moffat 1990). Counts at the end find
 // what is missing, short contexts what is out of place; longer contexts were measured and are worse.
-// Trust: each rule keeps the share of the kind's own later half of tasks that it would have flagged, scored before they
-// taught. It speaks once that share has been at most 1 % for as many tasks as it took to get there, 300 at least; a kind
-// whose tasks are all different never gets there. What was flagged teaches nothing. A new order is accepted after three
-// sightings in different sessions that a steady rare order would leave with p >= 5 %, while at most 5 % of the kind is
-// flagged; or after 20 sightings over a day, each of which was spoken of.
+// Trust: each rule keeps the share of the kind's later half of tasks that it would have flagged, scored before they
+// taught. It speaks once that share has been at most 1 % for as many tasks as it took to get there, 300 at least; a
+// kind whose tasks are all different never gets there. What was flagged teaches nothing. A new order, or a new step in
+// whatever order, is accepted after three sightings in different sessions that a steady rare one would leave with
+// p >= 5 %, while at most 5 % of the kind is flagged; or after 20 sightings over a day, each of which was spoken of.
 // Cost: bench_events events/sequence; per live task 300 B, per kind 2 KB, 256 orders and as many n-grams as it uses.
 // Not promised: a fault present from the first task on is normal here; a rare right order is flagged about once in 500
 // tasks on real logs; events of one task that two sources deliver out of order look like another order.
@@ -34,6 +35,7 @@ namespace {
 using events::InlineText;
 using events::kNone;
 using events::Ledger;
+using StepName = InlineText<192>;
 
 enum Values : std::size_t { kShare, kMinTasks, kDistance, kTail, kRepeats, kAcceptAfter };
 constexpr Option kOptions[] = {
@@ -106,6 +108,7 @@ struct Live {
     std::uint16_t steps = 0;  // saturating
     std::uint8_t before[2] = {kStart, kStart};
     std::uint8_t rarest_step = kOther, rarest_before[2] = {kStart, kStart};
+    bool departed = false;    // flagged while it ran: never taught
     bool spoken = false;
     InlineText<64> rarest_id;
     std::array<std::uint8_t, kTrace> trace{};
@@ -161,7 +164,7 @@ struct Departure {
     std::array<bool, kRules> flags{};
     float distance = 0.0F, surprise = 0.0F;
     std::uint32_t distance_bin = 0, surprise_bin = 0;
-    std::uint8_t unseen = kOther;
+    std::uint8_t unseen = kDims;
     bool known = false;
 };
 
@@ -210,14 +213,15 @@ public:
             return;
         }
         if (i == kNone) return;
-        if (part == Part::step && types_.holds(live_[i].type, live_[i].type_generation)) {
-            live_.touch(i);
-            step(live_[i], event, ledger, emit);
+        if (part == Part::step) {
+            if (types_.holds(live_[i].type, live_[i].type_generation)) step(live_[i], event, ledger, emit);
             return;
         }
-        const bool judged = part == Part::completed && event.ok != 0;
-        if (judged && types_.holds(live_[i].type, live_[i].type_generation)) end(live_[i], event, ledger, emit);
-        if (part != Part::step) live_.erase(i);
+        if (types_.holds(live_[i].type, live_[i].type_generation)) {
+            if (part == Part::completed && event.ok != 0) complete(live_[i], event, ledger, emit);
+            else drop(live_[i]);
+        }
+        live_.erase(i);
     }
 
     void on_tick(Nanos, Ledger&, Emit&) override {}
@@ -253,6 +257,7 @@ private:
         const std::uint64_t kind = events::hash_parts(17, event.tenant, event.agent);
         std::uint32_t t = types_.find(kind, [](const Type&) { return true; });
         if (t == kNone) t = types_.create(kind, kLearning, [this](std::uint32_t old) { forget_orders(types_[old]); });
+        types_.touch(t);
         Live& live = live_[live_.create(key, 0, [](std::uint32_t) {})];
         live.type = t;
         live.type_generation = types_.generation(t);
@@ -290,19 +295,17 @@ private:
         const std::uint8_t id = type.known_names++;
         type.names[id] = name;
         type.index[slot] = static_cast<std::uint8_t>(id + 1);
-        std::uint32_t n = names_.find(name, [](const InlineText<64>&) { return true; });
+        std::uint32_t n = names_.find(name, [](const StepName&) { return true; });
         if (n == kNone) n = names_.create(name, 0, [](std::uint32_t) {});
         names_.touch(n);
-        char text[64];
-        const int size = event.tool.empty()
-                             ? std::snprintf(text, sizeof text, "%.*s", cut(event.type_name), event.type_name.data())
-                             : std::snprintf(text, sizeof text, "%.*s %.*s", cut(event.type_name),
-                                             event.type_name.data(), cut(event.tool), event.tool.data());
-        names_[n].assign({text, std::min<std::size_t>(static_cast<std::size_t>(std::max(size, 0)), sizeof text - 1)});
+        char text[192];  // holds any type and tool whole, so that no character is cut
+        std::size_t size = event.type_name.copy(text, 48);
+        if (!event.tool.empty()) {
+            text[size++] = ' ';
+            size += event.tool.copy(text + size, 128);
+        }
+        names_[n].assign({text, size});
         return id;
-    }
-    [[nodiscard]] static int cut(std::string_view text) noexcept {
-        return static_cast<int>(std::min<std::size_t>(text.size(), 64));
     }
 
     void weigh(Live& live, std::uint8_t x, std::string_view id) noexcept {
@@ -315,37 +318,49 @@ private:
         live.rarest_id.assign(id);
     }
 
-    void end(Live& live, const Event& event, Ledger& ledger, Emit& emit) {
+    void complete(Live& live, const Event& event, Ledger& ledger, Emit& emit) {
         Type& type = types_[live.type];
         if (live.steps <= kTrace) weigh(live, kEnd, event.id);
         const Departure d = depart(type, live);
         const Nanos now = ledger.sighting().now;
         std::size_t rule = 0;
         while (rule < kRules && !(d.flags[rule] && type.records[rule].trusted)) ++rule;
-        const bool flagged = rule < kRules || live.spoken;
+        const bool flagged = rule < kRules || live.departed;
         if (rule < kRules && !live.spoken) say_end(static_cast<Rule>(rule), live, d, event, ledger, emit);
         account(type, live.type, flagged, now, event, ledger, emit);
         if (flagged) {
-            if (acceptable(type, live, event, now)) teach(type, live, now);
+            if (acceptable(type, live, d, event, now)) teach(type, live);
             return;
         }
         ++type.tasks;
-        ++type.trial;
         remember(type.distances, type.tail_count[0], d.distance_bin);
         remember(type.surprises, type.tail_count[1], d.surprise_bin);
-        teach(type, live, now);
-        for (std::size_t r = 0; r < kRules; ++r) type.records[r].current += d.flags[r] ? 1U : 0U;
-        trust(type, live.type);
+        teach(type, live);
+        trust(type, live.type, d.flags);
+    }
+
+    // A task that failed teaches nothing, but what would have been said of it while it ran counts.
+    void drop(const Live& live) noexcept {
+        Type& type = types_[live.type];
+        if (live.departed || type.tasks == 0) return;
+        std::array<bool, kRules> flags{};
+        flags[kUnseen] = unseen(type, live) < kDims;
+        flags[kCounts] = out_of_reach(type, live);
+        trust(type, live.type, flags);
+    }
+
+    // The first step no completed task took, else kDims.
+    [[nodiscard]] static std::uint8_t unseen(const Type& type, const Live& live) noexcept {
+        for (std::uint8_t x = 0; x < kDims; ++x) {
+            if (live.counts[x] != 0 && type.taught[x] == 0) return x;
+        }
+        return kDims;
     }
 
     [[nodiscard]] Departure depart(const Type& type, const Live& live) const noexcept {
         Departure d;
-        for (std::uint8_t x = 0; x < kDims; ++x) {
-            if (live.counts[x] == 0 || type.taught[x] != 0) continue;
-            d.flags[kUnseen] = true;
-            d.unseen = x;
-            break;
-        }
+        d.unseen = unseen(type, live);
+        d.flags[kUnseen] = d.unseen < kDims;
         d.known = known(live) != kNone;
         d.distance = d.known ? 0.0F : nearest(type, live.counts).distance;
         d.surprise = -fast_log2(std::max(live.rarest, 1e-37F));
@@ -367,7 +382,9 @@ private:
         return (static_cast<double>(record.before) + static_cast<double>(record.current) + 1.0) / window;
     }
 
-    void trust(Type& type, std::uint32_t slot) noexcept {
+    void trust(Type& type, std::uint32_t slot, const std::array<bool, kRules>& flags) noexcept {
+        ++type.trial;
+        for (std::size_t r = 0; r < kRules; ++r) type.records[r].current += flags[r] ? 1U : 0U;
         if (type.trial >= 2 * type.block) {
             type.block = type.trial;
             for (Record& record : type.records) {
@@ -410,8 +427,11 @@ private:
     }
 
     // Three sightings that a steady rare order could have left, or many over a long time.
-    [[nodiscard]] bool acceptable(const Type& type, const Live& live, const Event& event, Nanos now) noexcept {
-        const std::uint64_t key = order_key(live);
+    [[nodiscard]] bool acceptable(const Type& type, const Live& live, const Departure& d, const Event& event,
+                                  Nanos now) noexcept {
+        // A new step is a candidate by itself, in whatever order it comes.
+        const bool step = d.flags[kUnseen] && d.unseen < kNamed;
+        const std::uint64_t key = step ? order_key(live, type.names[d.unseen] | 1U) : order_key(live, live.order);
         std::uint32_t i = candidates_.find(key, [](const Candidate&) { return true; });
         const std::uint64_t session = event.session.empty() ? 0 : events::hash_text(event.session);
         if (i == kNone) {
@@ -442,11 +462,11 @@ private:
         float distance = 1.0F;
     };
 
-    [[nodiscard]] std::uint64_t order_key(const Live& live) const noexcept {
-        return events::mix(live.order + live.type, 2 * std::uint64_t{live.type_generation} + 1);
+    [[nodiscard]] static std::uint64_t order_key(const Live& live, std::uint64_t order) noexcept {
+        return events::mix(order + live.type, 2 * std::uint64_t{live.type_generation} + 1);
     }
     [[nodiscard]] std::uint32_t known(const Live& live) const noexcept {
-        return orders_.find(order_key(live), [&](const Known& k) { return k.type == live.type; });
+        return orders_.find(order_key(live, live.order), [&](const Known& k) { return k.type == live.type; });
     }
 
     [[nodiscard]] Nearest nearest(const Type& type, const std::array<std::uint8_t, kDims>& counts) const noexcept {
@@ -494,9 +514,12 @@ private:
         return order == 2 ? 0x20000U | std::uint32_t{before[0]} << 8U | before[1] : 0x10000U | before[1];
     }
 
+    [[nodiscard]] const Cell* bucket_of(std::uint64_t key) const noexcept {
+        return &cells_[(key % kBuckets) * kWays];
+    }
     [[nodiscard]] const Cell* find_cell(std::uint32_t owner, std::uint32_t context, std::uint8_t x) const noexcept {
         const std::uint64_t key = cell_key(owner, context, x);
-        const Cell* bucket = &cells_[(key % kBuckets) * kWays];
+        const Cell* bucket = bucket_of(key);
         const auto tag = static_cast<std::uint32_t>(key >> 32U);
         for (std::size_t way = 0; way < kWays; ++way) {
             if (bucket[way].tag == tag && bucket[way].owner == owner && bucket[way].count != 0) return &bucket[way];
@@ -538,7 +561,7 @@ private:
         return p * static_cast<float>(std::max<std::uint8_t>(type.known_names, 1)) / all / 64.0F;
     }
 
-    void teach(Type& type, const Live& live, Nanos) noexcept {
+    void teach(Type& type, const Live& live) noexcept {
         const std::uint32_t owner = owner_of(live.type);
         const std::size_t length = std::min<std::size_t>(live.steps, kTrace);
         std::uint8_t before[2] = {kStart, kStart};
@@ -580,7 +603,7 @@ private:
             const bool full = orders_.size() == orders_.capacity();
             if (type.orders == kOrdersPerType || (full && type.orders > 0)) drop_stalest(type);
             else if (full) return;
-            i = orders_.create(order_key(live), 0, [](std::uint32_t) {});
+            i = orders_.create(order_key(live, live.order), 0, [](std::uint32_t) {});
             Known& fresh = orders_[i];
             fresh.type = live.type;
             fresh.counts = live.counts;
@@ -619,7 +642,7 @@ private:
         if (x == kEnd) return "the end";
         if (x == kStart) return "the start";
         if (x >= type.known_names) return "a further step";
-        const std::uint32_t n = names_.find(type.names[x], [](const InlineText<64>&) { return true; });
+        const std::uint32_t n = names_.find(type.names[x], [](const StepName&) { return true; });
         return n == kNone ? std::string("a step") : "'" + names_[n].str() + "'";
     }
 
@@ -642,7 +665,7 @@ private:
             const std::string after = order == 2 && live.rarest_before[0] != kStart
                                           ? name_of(type, live.rarest_before[0]) + ", " : std::string();
             return "after " + after + name_of(type, live.rarest_before[1]) + " came " +
-                   name_of(type, live.rarest_step) + ", so in " + std::to_string(cell == nullptr ? 0 : cell->count) +
+                   name_of(type, live.rarest_step) + ", in " + std::to_string(cell == nullptr ? 0 : cell->count) +
                    " of " + std::to_string(whole->count) + " cases; " + name_of(type, usual) + " came in " +
                    std::to_string(most);
         }
@@ -689,7 +712,7 @@ private:
     }
 
     void say_unseen(Live& live, std::uint8_t x, const Event& event, const Ledger& ledger, Emit& emit) {
-        live.spoken = true;
+        live.spoken = live.departed = true;
         const Type& type = types_[live.type];
         Anomaly a = draft(kSeries[kUnseen], kUnseen, live, event, ledger, emit);
         a.value = live.counts[x];
@@ -702,7 +725,7 @@ private:
     }
 
     void say_count(Live& live, std::uint8_t x, const Event& event, const Ledger& ledger, Emit& emit) {
-        live.spoken = true;
+        live.spoken = live.departed = true;
         const Type& type = types_[live.type];
         Anomaly a = draft("sequence.impossible_count", kCounts, live, event, ledger, emit);
         a.value = live.counts[x];
@@ -761,7 +784,7 @@ private:
         const Verdict verdict = emit.judge(facts, ledger, ledger.sighting().now);
         Anomaly a;
         a.ts = event.ts;
-        a.since = event.ts - accept_after_;
+        a.since = ledger.sighting().now - accept_after_;
         a.family = Family::behavioural;
         a.detector = "sequence";
         a.scope = narrowest_scope(event.tenant, event.agent, {}, {});
@@ -788,7 +811,7 @@ private:
     events::Slab<Type, 2> types_;
     events::Slab<Known> orders_;
     events::Slab<Candidate> candidates_;
-    events::Slab<InlineText<64>> names_;
+    events::Slab<StepName> names_;
     events::MappedArray<Cell> cells_;
 };
 
