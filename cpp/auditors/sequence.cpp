@@ -5,17 +5,18 @@
 //   counts            ended with counts of steps more than 6 % (relative L1) from every known order
 //   order             ended with counts not known AND a step as surprising as the top 2 % of tasks hold
 //   untrusted         the kind has departed from its own orders for a day: it is learned anew, in silence
-// A kind of task is (tenant, agent of task_started); tasks that name no agent are one kind a tenant. A step is the event
-// type with its tool, or an unknown type's name; money, messages of people and evaluations are no steps. A task whose
-// start was not seen is not judged; one that failed or was cancelled has said so itself: its end is not judged and
-// teaches nothing.
+// A kind of task is (tenant, agent of task_started); tasks that name no agent are one kind a tenant. A step is the
+// event's type with its tool, or an unknown type's name; money, messages of people and evaluations are no steps. A task
+// whose start was not seen is not judged; one that failed or was cancelled has said so itself: its end is not judged
+// and teaches nothing.
 // Surprise is variable-order Markov, orders 2 to 0 with PPM escape by method C (Moffat 1990). Counts at the end find
 // what is missing, short contexts what is out of place; longer contexts were measured and are worse.
 // Trust: each rule keeps the share of the kind's later half of tasks that it would have flagged, scored before they
-// taught. It speaks once that share has been at most 1 % for as many tasks as it took to get there, 300 at least; a
-// kind whose tasks are all different never gets there. What was flagged teaches nothing. A new order, or a new step in
-// whatever order, is accepted after three sightings in different sessions that a steady rare one would leave with
-// p >= 5 %, while at most 5 % of the kind is flagged; or after 20 sightings over a day, each of which was spoken of.
+// taught. It speaks once that share has been at most 1 % for as many tasks as it took to get there, 300 at least, the
+// first 50 and what began with them not counted; a kind whose tasks are all different never gets there. What was
+// flagged teaches nothing. A new order, or a new step in whatever order, is accepted after three sightings in different
+// sessions that a steady rare one would leave with p >= 5 %, while at most 5 % of the kind is flagged; or after 20
+// sightings over a day, each of which was spoken of.
 // Cost: bench_events events/sequence; per live task 300 B, per kind 2 KB, 256 orders and as many n-grams as it uses.
 // Not promised: a fault present from the first task on is normal here; a rare right order is flagged about once in 500
 // tasks on real logs; events of one task that two sources deliver out of order look like another order.
@@ -40,7 +41,7 @@ using StepName = InlineText<192>;
 enum Values : std::size_t { kShare, kMinTasks, kDistance, kTail, kRepeats, kAcceptAfter };
 constexpr Option kOptions[] = {
     {"flagged_share", "1", 0.01, 1e-4, 0.2, "share of a kind's own tasks that a rule may flag and still be trusted"},
-    {"min_tasks", "1", 300, 50, 1e6, "completed tasks of a kind before anything is said of it"},
+    {"min_tasks", "1", 300, 50, 1e6, "scored tasks of a kind before anything is said of it"},
     {"distance", "1", 0.06, 0.001, 1, "relative L1 distance from every known order that is spoken of by itself"},
     {"tail", "1", 0.02, 0.001, 0.2, "share of tasks in whose tail both distance and surprise must lie"},
     {"accept_repeats", "1", 20, 3, 1e6, "sightings after which a new order is accepted, however suddenly it came"},
@@ -70,6 +71,8 @@ constexpr std::uint32_t kMemory = 512;      // tasks after which tail counts are
 constexpr std::uint32_t kWarmUp = 50;
 constexpr std::uint32_t kSightings = 3;
 constexpr double kAlwaysRare = 0.05;
+constexpr double kHopeless = 0.5;        // share of unlike counts beyond which most tasks are not compared at all
+constexpr std::uint32_t kSampled = 8;    // but one in so many
 constexpr float kInControl = 0.05F;
 constexpr float kControlMemory = 1.0F / 128.0F;
 constexpr std::uint32_t kDriftShare = 5;  // one in five
@@ -108,7 +111,10 @@ struct Live {
     std::uint16_t steps = 0;  // saturating
     std::uint8_t before[2] = {kStart, kStart};
     std::uint8_t rarest_step = kOther, rarest_before[2] = {kStart, kStart};
-    bool departed = false;    // flagged while it ran: never taught
+    bool scored = false;      // begun when its kind was warm: its flags count for or against the rules
+    bool unseen = false;      // while it ran, by the law of that moment
+    bool beyond = false;      // likewise: out of reach of every order known
+    bool departed = false;    // spoken of while it ran: never taught
     bool spoken = false;
     InlineText<64> rarest_id;
     std::array<std::uint8_t, kTrace> trace{};
@@ -132,9 +138,9 @@ struct Type {
     std::array<Record, kRules> records{};
     std::uint64_t taught_steps = 0;
     std::uint64_t tasks = 0;       // taught
-    std::uint32_t trial = 0;       // taught since learning began, or began anew
+    std::uint32_t trial = 0;       // scored since learning began, or began anew
     std::uint32_t block = 1;       // where this block of the trial began
-    std::uint32_t first_order = kNone, orders = 0;
+    std::uint32_t first_order = kNone, last_order = kNone, orders = 0;
     std::uint32_t judged = 0, flagged = 0;  // since `window`
     std::uint32_t tail_count[2] = {0, 0};   // in distances, in surprises
     float flagged_share = 0.0F;
@@ -145,8 +151,9 @@ struct Type {
 
 struct Known {
     std::uint32_t type = kNone, next = kNone;
-    std::uint64_t count = 0, last = 0;  // tasks; when last taught
+    std::uint64_t count = 0;  // tasks
     std::uint32_t total = 0;
+    bool again = false;       // taught since it was last looked at for room
     std::array<std::uint8_t, kDims> counts{};
 };
 
@@ -165,7 +172,7 @@ struct Departure {
     float distance = 0.0F, surprise = 0.0F;
     std::uint32_t distance_bin = 0, surprise_bin = 0;
     std::uint8_t unseen = kDims;
-    bool known = false;
+    bool known = false, compared = true;
 };
 
 [[nodiscard]] std::uint32_t total_of(const std::array<std::uint8_t, kDims>& counts) noexcept {
@@ -262,6 +269,7 @@ private:
         live.type = t;
         live.type_generation = types_.generation(t);
         live.started = event.ts;
+        live.scored = types_[t].tasks >= kWarmUp;
     }
 
     void step(Live& live, const Event& event, Ledger& ledger, Emit& emit) {
@@ -277,11 +285,14 @@ private:
         weigh(live, x, event.id);
         live.before[0] = live.before[1];
         live.before[1] = x;
+        const bool unseen = type.taught[x] == 0;
+        const bool open = !live.beyond || type.records[kCounts].trusted;
+        const bool beyond = !unseen && open && count > type.most[x] && out_of_reach(type, live);
+        live.unseen = live.unseen || unseen;
+        live.beyond = live.beyond || beyond;
         if (live.spoken) return;
-        if (type.records[kUnseen].trusted && type.taught[x] == 0) say_unseen(live, x, event, ledger, emit);
-        else if (type.records[kCounts].trusted && count > type.most[x] && out_of_reach(type, live)) {
-            say_count(live, x, event, ledger, emit);
-        }
+        if (unseen && type.records[kUnseen].trusted) say_unseen(live, x, event, ledger, emit);
+        else if (beyond && type.records[kCounts].trusted) say_count(live, x, event, ledger, emit);
     }
 
     // The step's number in its kind; a name met first takes one while there are, whether or not it is ever taught.
@@ -322,6 +333,11 @@ private:
         Type& type = types_[live.type];
         if (live.steps <= kTrace) weigh(live, kEnd, event.id);
         const Departure d = depart(type, live);
+        if (!d.compared) {
+            ++type.tasks;
+            teach(type, live);
+            return;
+        }
         const Nanos now = ledger.sighting().now;
         std::size_t rule = 0;
         while (rule < kRules && !(d.flags[rule] && type.records[rule].trusted)) ++rule;
@@ -336,17 +352,12 @@ private:
         remember(type.distances, type.tail_count[0], d.distance_bin);
         remember(type.surprises, type.tail_count[1], d.surprise_bin);
         teach(type, live);
-        trust(type, live.type, d.flags);
+        score(type, live, d.flags);
     }
 
     // A task that failed teaches nothing, but what would have been said of it while it ran counts.
     void drop(const Live& live) noexcept {
-        Type& type = types_[live.type];
-        if (live.departed || type.tasks == 0) return;
-        std::array<bool, kRules> flags{};
-        flags[kUnseen] = unseen(type, live) < kDims;
-        flags[kCounts] = out_of_reach(type, live);
-        trust(type, live.type, flags);
+        if (!live.departed) score(types_[live.type], live, {});
     }
 
     // The first step no completed task took, else kDims.
@@ -362,6 +373,8 @@ private:
         d.unseen = unseen(type, live);
         d.flags[kUnseen] = d.unseen < kDims;
         d.known = known(live) != kNone;
+        d.compared = d.known || !hopeless(type) || type.tasks % kSampled == 0;
+        if (!d.compared) return d;
         d.distance = d.known ? 0.0F : nearest(type, live.counts).distance;
         d.surprise = -fast_log2(std::max(live.rarest, 1e-37F));
         d.distance_bin = d.known ? 0 : 1 + static_cast<std::uint32_t>(std::min(d.distance * 200.0F, 62.0F));
@@ -373,6 +386,15 @@ private:
         return d;
     }
 
+    [[nodiscard]] static bool trusted(const Type& type) noexcept {
+        return std::any_of(type.records.begin(), type.records.end(), [](const Record& r) { return r.trusted; });
+    }
+
+    // A kind of free order: the search for its nearest order would cost most and tell least.
+    [[nodiscard]] static bool hopeless(const Type& type) noexcept {
+        return !trusted(type) && type.trial >= 2 * kWarmUp && share(type, kCounts) > kHopeless;
+    }
+
     // --- trust ---------------------------------------------------------------------------------------------------
 
     // The share of a rule: flagged tasks + 1 over the last half to three quarters of the trial.
@@ -382,9 +404,19 @@ private:
         return (static_cast<double>(record.before) + static_cast<double>(record.current) + 1.0) / window;
     }
 
-    void trust(Type& type, std::uint32_t slot, const std::array<bool, kRules>& flags) noexcept {
-        ++type.trial;
-        for (std::size_t r = 0; r < kRules; ++r) type.records[r].current += flags[r] ? 1U : 0U;
+    // Counts what each rule says of a task, at its end or while it ran.
+    void score(Type& type, const Live& live, std::array<bool, kRules> flags) noexcept {
+        if (live.scored) {
+            flags[kUnseen] = flags[kUnseen] || live.unseen;
+            flags[kCounts] = flags[kCounts] || live.beyond;
+            ++type.trial;
+            for (std::size_t r = 0; r < kRules; ++r) type.records[r].current += flags[r] ? 1U : 0U;
+            trust(type);
+        }
+        types_.move(live.type, trusted(type) ? kTrusted : kLearning);
+    }
+
+    void trust(Type& type) const noexcept {
         if (type.trial >= 2 * type.block) {
             type.block = type.trial;
             for (Record& record : type.records) {
@@ -392,17 +424,12 @@ private:
                 record.current = 0;
             }
         }
-        bool any = false;
         for (std::size_t r = 0; r < kRules; ++r) {
             Record& record = type.records[r];
-            if (!record.trusted) {
-                const bool high = type.trial < kWarmUp || share(type, static_cast<Rule>(r)) > share_;
-                if (high) record.above = type.trial;
-                else record.trusted = type.trial >= std::max(min_tasks_, 2 * record.above);
-            }
-            any = any || record.trusted;
+            if (record.trusted) continue;
+            if (share(type, static_cast<Rule>(r)) > share_) record.above = type.trial;
+            else record.trusted = type.trial >= std::max(min_tasks_, 2 * record.above);
         }
-        types_.move(slot, any ? kTrusted : kLearning);
     }
 
     // Keeps the share flagged, and withdraws trust from a kind that has left its own orders for good.
@@ -601,30 +628,40 @@ private:
         std::uint32_t i = known(live);
         if (i == kNone) {
             const bool full = orders_.size() == orders_.capacity();
-            if (type.orders == kOrdersPerType || (full && type.orders > 0)) drop_stalest(type);
+            if (type.orders == kOrdersPerType || (full && type.orders > 0)) drop_order(type);
             else if (full) return;
             i = orders_.create(order_key(live, live.order), 0, [](std::uint32_t) {});
             Known& fresh = orders_[i];
             fresh.type = live.type;
             fresh.counts = live.counts;
             fresh.total = total_of(live.counts);
-            fresh.next = type.first_order;
-            type.first_order = i;
+            append(type, i);
             ++type.orders;
+        } else {
+            orders_[i].again = true;
         }
         ++orders_[i].count;
-        orders_[i].last = type.tasks;
     }
 
-    void drop_stalest(Type& type) noexcept {
-        std::uint32_t stalest = type.first_order;
-        for (std::uint32_t i = type.first_order; i != kNone; i = orders_[i].next) {
-            if (orders_[i].last < orders_[stalest].last) stalest = i;
+    void append(Type& type, std::uint32_t i) noexcept {
+        orders_[i].next = kNone;
+        if (type.first_order == kNone) type.first_order = i;
+        else orders_[type.last_order].next = i;
+        type.last_order = i;
+    }
+
+    // The oldest goes; one taught again in the meantime has a second turn.
+    void drop_order(Type& type) noexcept {
+        for (;;) {
+            const std::uint32_t oldest = type.first_order;
+            type.first_order = orders_[oldest].next;
+            if (!orders_[oldest].again) {
+                orders_.erase(oldest);
+                break;
+            }
+            orders_[oldest].again = false;
+            append(type, oldest);
         }
-        std::uint32_t* link = &type.first_order;
-        while (*link != stalest) link = &orders_[*link].next;
-        *link = orders_[stalest].next;
-        orders_.erase(stalest);
         --type.orders;
     }
 
@@ -859,11 +896,12 @@ void Sequence::load(Reader& reader) {
             if (type.known_names > kNamed || std::any_of(type.index.begin(), type.index.end(), beyond)) {
                 throw CodecError("state: sequence: a name is out of range");
             }
-            std::uint32_t count = 0;
+            std::uint32_t count = 0, last = kNone;
             for (std::uint32_t i = type.first_order; i != kNone && count <= type.orders; i = orders_[i].next, ++count) {
                 if (i >= kOrders || orders_[i].type != t) throw CodecError("state: sequence: an order is out of place");
+                last = i;
             }
-            if (count != type.orders) throw CodecError("state: sequence: an order is out of place");
+            if (count != type.orders || last != type.last_order) throw CodecError("state: sequence: an order is out of place");
             linked += count;
         }
     }

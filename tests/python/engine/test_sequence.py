@@ -19,7 +19,7 @@ from argus import _core
 
 Event = dict[str, Any]
 Steps = tuple[str, ...]
-SHARE, MIN_TASKS, DISTANCE, TAIL = 0.01, 300, 0.06, 0.02
+SHARE, WARM_UP, MIN_TASKS, DISTANCE, TAIL = 0.01, 50, 300, 0.06, 0.02
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ class Reference:
         self.after: dict[Steps, Counter[str]] = defaultdict(Counter)
         self.tails: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
         self.records = [{"before": 0, "current": 0, "above": 0, "trusted": False} for _ in range(3)]
-        self.tasks, self.block = 0, 1
+        self.tasks, self.trial, self.block = 0, 0, 1
         self.sightings: dict[Any, list[int]] = {}
         self.flagged_share = 0.0
 
@@ -144,26 +144,31 @@ class Reference:
             if self.acceptable(steps, flags[0]):
                 self.teach(steps)
             return True
-        self.tasks += 1
         for tail, value in zip(self.tails, self.bins, strict=True):
             tail[value] += 1
             if tail.total() == 512:
                 for v in tail:
                     tail[v] //= 2
         self.teach(steps)
+        self.tasks += 1
+        if self.tasks > WARM_UP:
+            self.score(flags)
+        return False
+
+    def score(self, flags: list[bool]) -> None:
+        self.trial += 1
         for flag, record in zip(flags, self.records, strict=True):
             record["current"] += flag
-        if self.tasks >= 2 * self.block:
-            self.block = self.tasks
+        if self.trial >= 2 * self.block:
+            self.block = self.trial
             for record in self.records:
                 record["before"], record["current"] = record["current"], 0
         for record in self.records:
-            share = (record["before"] + record["current"] + 1) / max(1, self.tasks - self.block // 2)
+            share = (record["before"] + record["current"] + 1) / max(1, self.trial - self.block // 2)
             if not record["trusted"]:
-                if self.tasks < 50 or share > SHARE:
-                    record["above"] = self.tasks
-                record["trusted"] = self.tasks >= max(MIN_TASKS, 2 * record["above"])
-        return False
+                if share > SHARE:
+                    record["above"] = self.trial
+                record["trusted"] = share <= SHARE and self.trial >= max(MIN_TASKS, 2 * record["above"])
 
 
 def workflows(seed: int, count: int) -> list[Steps]:
