@@ -901,7 +901,8 @@ void Sequence::load(Reader& reader) {
                 if (i >= kOrders || orders_[i].type != t) throw CodecError("state: sequence: an order is out of place");
                 last = i;
             }
-            if (count != type.orders || last != type.last_order) throw CodecError("state: sequence: an order is out of place");
+            const bool whole = count == type.orders && (count == 0 || last == type.last_order);
+            if (!whole) throw CodecError("state: sequence: an order is out of place");
             linked += count;
         }
     }
