@@ -18,6 +18,7 @@ extern const AuditorDescriptor budget_auditor;
 extern const AuditorDescriptor cost_auditor;
 extern const AuditorDescriptor forecast_auditor;
 extern const AuditorDescriptor outcome_auditor;
+extern const AuditorDescriptor sequence_auditor;
 }  // namespace argus::auditors
 
 namespace {
@@ -223,6 +224,7 @@ int main() {
     figure("events/calls/forecast", [&] { return ingest_all(calls, {{&auditors::forecast_auditor, {}}}); }, true);
     figure("events/outcome", [&] { return ingest_all(frames, {{&auditors::outcome_auditor, {}}}); });
     pass = report_outcome_task() && pass;
+    figure("events/sequence", [&] { return ingest_all(frames, {{&auditors::sequence_auditor, {}}}); });
     figure("events/ingest", [&] { return ingest_all(frames, engine::default_auditors()); });
     return pass ? 0 : 1;
 }

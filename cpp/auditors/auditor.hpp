@@ -20,7 +20,7 @@ namespace argus::auditors {
 
 // What a deterministic rule found, in the terms the criteria are written in.
 struct Facts {
-    enum class Rule : std::uint8_t { order, loss, loop, budget, cost, forecast, drift };
+    enum class Rule : std::uint8_t { order, loss, loop, budget, cost, forecast, drift, sequence };
     Rule rule = Rule::order;
     // order: the source that broke the order
     bool lossless = false;

@@ -179,7 +179,8 @@ Verdict Criteria::judge_drift(const Facts& f) const noexcept {
 
 Verdict Criteria::judge(const Facts& facts, const events::Ledger& ledger, Nanos now) const {
     switch (facts.rule) {
-        case Facts::Rule::loss: return {};
+        case Facts::Rule::loss:
+        case Facts::Rule::sequence: return {};  // information: neither justifies a stop by itself
         case Facts::Rule::loop: return judge_loop(facts);
         case Facts::Rule::budget: return judge_budget(facts);
         case Facts::Rule::cost: return judge_cost(facts);
