@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from importlib import import_module
@@ -41,10 +41,16 @@ class Scores:
     """
 
     def __init__(
-        self, values: NDArray[Any], times_ns: NDArray[np.int64], false_alarms_per_day: float, progress: Progress | None
+        self,
+        values: NDArray[Any],
+        times_ns: NDArray[np.int64],
+        names: Sequence[str],
+        false_alarms_per_day: float,
+        progress: Progress | None,
     ) -> None:
         self._values = values
         self._times_ns = times_ns
+        self._names = names
         self._false_alarms_per_day = false_alarms_per_day
         self.bits: NDArray[np.float32] = np.zeros(values.shape, np.float32)
         self._run({"bits": self.bits}, progress=progress)
@@ -105,7 +111,7 @@ class Scores:
     def anomalies(self) -> list[Anomaly]:
         """Onsets of the incidents that the false-alarm budget lets speak, in order of time.
 
-        The budget is for all series together. `ts` is the row's time, `series` is "column_<index>".
+        The budget is for all series together. `ts` is the row's time, `series` the name given, else "column_<index>".
         """
         return [self._anomaly(row, said) for row, said in self._run({}) if said[1]]
 
@@ -116,7 +122,11 @@ class Scores:
         return expected, lower, upper
 
     def _bank(self, *, entity: bool) -> Any:
-        return _core.Bank(self._values.shape[1], false_alarms_per_day=self._false_alarms_per_day, entity=entity)
+        bank = _core.Bank(self._values.shape[1], false_alarms_per_day=self._false_alarms_per_day, entity=entity)
+        pools: dict[str, int] = {}
+        for slot, name in enumerate(self._names):
+            bank.join(slot, pools.setdefault(name.split("{", 1)[0], len(pools)))
+        return bank
 
     def _run(
         self, outputs: dict[str, Any], *, entity: bool = False, progress: Progress | None = None
@@ -142,7 +152,7 @@ class Scores:
 
     def _anomaly(self, row: int, said: tuple[Any, ...]) -> Anomaly:
         slot, _, bits, value, expected, lower, upper, since, direction, interval_s, detector = said
-        series = f"column_{slot}"
+        series = self._names[slot] if self._names else f"column_{slot}"
         ts = int(self._times_ns[row])
         host = platform.node()
         return Anomaly(
@@ -171,6 +181,7 @@ def detect(
     values: ArrayLike,
     times_s: ArrayLike,
     *,
+    names: Sequence[str] | None = None,
     false_alarms_per_day: float | None = None,
     progress: Progress | None = None,
 ) -> Scores:
@@ -181,6 +192,8 @@ def detect(
     values : float, shape (n_time, n_series), any unit; NaN = missing. Infinities count as missing.
     times_s : float, shape (n_time,), seconds (Unix time, or since any start), in order of arrival; rows whose time
         repeats or steps back, as clocks do, are scored all the same and left out of the measured cadence
+    names : of the series, n_series of them; those that differ only in what stands in braces (`cpu{core=1}`) are siblings,
+        from which each other's alarm levels are learned; default: all are
     false_alarms_per_day : budget of `anomalies`, for all series together; default 1
     progress : called with the share done, 0 to 1, after each block of rows
 
@@ -191,7 +204,7 @@ def detect(
     Raises
     ------
     ShapeError : values are not two-dimensional real numbers, or times_s does not have one entry per row
-    UsageError : times_s is not finite, or the budget is not a positive number
+    UsageError : times_s is not finite, the budget is not a positive number, or there are more or fewer names than series
 
     Examples
     --------
@@ -206,7 +219,10 @@ def detect(
     if not (math.isfinite(budget) and 0 < budget < 1e12):
         raise UsageError(f"detect: false_alarms_per_day: expected a number above 0, found {budget!r}; nothing scored")
     rows = _checked_values(values)
-    return Scores(rows, _checked_times(times_s, rows.shape[0]), budget, progress)
+    called = list(names) if names is not None else []
+    if names is not None and len(called) != rows.shape[1]:
+        raise UsageError(f"detect: names: expected {rows.shape[1]}, one a series, found {len(called)}; nothing scored")
+    return Scores(rows, _checked_times(times_s, rows.shape[0]), called, budget, progress)
 
 
 def _checked_values(values: ArrayLike) -> NDArray[Any]:
