@@ -55,6 +55,7 @@ class Bank:
         *,
         false_alarms_per_day: typing.SupportsFloat | typing.SupportsIndex = 1.0,
         entity: bool = True,
+        speaks: bool = True,
     ) -> None: ...
     @typing.overload
     def run(

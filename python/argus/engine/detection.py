@@ -67,7 +67,7 @@ class Scores:
         mean of the rows before. One alarm an incident, again after 100 rows if it lasts. Never cut by the budget.
         """
         alarm_bits = np.zeros(self.bits.shape, np.float32)
-        self._run({"alarm_bits": alarm_bits})
+        self._run({"alarm_bits": alarm_bits}, speaks=True)
         return alarm_bits
 
     @cached_property
@@ -102,7 +102,7 @@ class Scores:
 
         NaN = not observed, below 0 = the detector abstains.
         """
-        names = list(self._bank(entity=False).channels) if self.bits.shape[1] else []
+        names = list(self._bank().channels) if self.bits.shape[1] else []
         parts = {name: np.full(self.bits.shape, np.nan, np.float32) for name in names}
         self._run({"parts": list(parts.values())})
         return parts
@@ -113,7 +113,7 @@ class Scores:
 
         The budget is for all series together. `ts` is the row's time, `series` the name given, else "column_<index>".
         """
-        return [self._anomaly(row, said) for row, said in self._run({}) if said[1]]
+        return [self._anomaly(row, said) for row, said in self._run({}, speaks=True) if said[1]]
 
     @cached_property
     def _band(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -121,21 +121,23 @@ class Scores:
         self._run({"expected": expected, "lower": lower, "upper": upper})
         return expected, lower, upper
 
-    def _bank(self, *, entity: bool) -> Any:
-        bank = _core.Bank(self._values.shape[1], false_alarms_per_day=self._false_alarms_per_day, entity=entity)
+    def _bank(self, *, entity: bool = False, speaks: bool = False) -> Any:
+        bank = _core.Bank(
+            self._values.shape[1], false_alarms_per_day=self._false_alarms_per_day, entity=entity, speaks=speaks
+        )
         pools: dict[str, int] = {}
         for slot, name in enumerate(self._names):
             bank.join(slot, pools.setdefault(name.split("{", 1)[0], len(pools)))
         return bank
 
     def _run(
-        self, outputs: dict[str, Any], *, entity: bool = False, progress: Progress | None = None
+        self, outputs: dict[str, Any], *, entity: bool = False, speaks: bool = False, progress: Progress | None = None
     ) -> list[tuple[int, tuple[Any, ...]]]:
         """One pass from the beginning, in blocks of rows; returns (row, utterance) of all that was spoken."""
         rows, series = self._values.shape
         if rows == 0 or series == 0:
             return []
-        bank = self._bank(entity=entity)
+        bank = self._bank(entity=entity, speaks=speaks)
         step = max(1, _VALUES_PER_CALL // series)
         spoken: list[tuple[int, tuple[Any, ...]]] = []
         for first in range(0, rows, step):
