@@ -37,7 +37,7 @@ class Scores:
         is usual at this hour of the day and of the week, steps) are ranked in their own past, -log2 of the share at or
         above (about 5,000 values weigh), plus up to 10 for the distance beyond the record; below 1 in 20 a signal has
         0. The strongest, plus 0.3 of each other. 0 for missing values and the first 150 of a series. Not a probability:
-        in independent noise 1 row in 8 has any bits, about 1 in 1,000 has more than 20.
+        in independent noise 1 row in 9 has any bits, about 1 in 5,000 has more than 20.
     """
 
     def __init__(
