@@ -219,6 +219,19 @@ class Price(Struct, frozen=True, kw_only=True):
     )
 
 
+class OtlpInlet(Struct, frozen=True, kw_only=True):
+    """Traces and logs of GenAI instrumentation over OTLP/HTTP (/v1/traces, /v1/logs), and CloudEvents (/cloudevents)."""
+
+    enabled: Annotated[bool, Meta(description="Whether it listens.")] = False
+    endpoint: Annotated[str, _text("Address that it listens on.", "address")] = "127.0.0.1:4318"
+    allow_remote: Annotated[
+        bool, Meta(description="Whether the address may be one that other machines reach: all of them can send then.")
+    ] = False
+    tenant_attribute: Annotated[
+        str, _text("Attribute of spans, records or resources that names the tenant; empty = none.")
+    ] = ""
+
+
 class Inlets(Struct, frozen=True, kw_only=True):
     """Where events come in; empty = closed."""
 
@@ -231,6 +244,7 @@ class Inlets(Struct, frozen=True, kw_only=True):
     ] = "ipc://argus-data/events.sock"
     jsonl: Annotated[list[str], _text("Files of JSON lines that are followed.", "texts")] = []
     stdin: Annotated[bool, Meta(description="Whether JSON lines are read from standard input.")] = False
+    otlp: OtlpInlet = OtlpInlet()
 
 
 class ZmqOutlet(Struct, frozen=True, kw_only=True):
@@ -412,13 +426,21 @@ def _plain(value: float) -> str:
     return str(int(value)) if whole else f"{value:g}"
 
 
+def _tables(table: type[Struct]) -> dict[str, type[Struct]]:
+    """The tables below a fixed one: `[inlets.otlp]`."""
+    hints = get_type_hints(table)
+    return {name: hint for name, hint in hints.items() if isinstance(hint, type) and issubclass(hint, Struct)}
+
+
 def _keys(table: type[Struct]) -> tuple[_Key, ...]:
     """The keys of a fixed table, from its Struct."""
     hints = get_type_hints(table, include_extras=True)
     found = []
     for item in msgspec.structs.fields(table):
         hint = hints[item.name]
-        if get_origin(hint) is dict:  # options: their keys are the descriptor's
+        if get_origin(hint) is dict or item.name in _tables(
+            table
+        ):  # options have the descriptor's keys, tables their own
             continue
         if get_origin(hint) in (UnionType, Union):  # an amount that may be left out
             hint = next(part for part in get_args(hint) if part is not type(None))
@@ -654,12 +676,26 @@ def _build(
         if isinstance(shape, _Group):
             parts[name] = _group((name,), shape, given, problems)
         else:
-            parts[name] = shape(**_table((name,), _keys(shape), given, problems))
+            parts[name] = _fixed((name,), shape, given, problems)
     parts["outlets"] = Outlets(**{name: _OUTLETS[name](**values) for name, values in parts["outlets"].items()})
     _place(document, parts, environ)
     _check_together(parts, problems)
     problems.raise_all()
     return Config(**parts)
+
+
+def _fixed(path: Path_, shape: type[Struct], given: dict[str, Any], problems: _Problems) -> Struct:
+    """A fixed table with the tables below it."""
+    below = _tables(shape)
+    own = {name: value for name, value in given.items() if name not in below}
+    values = _table(path, _keys(shape), own, problems)
+    for name, inner in below.items():
+        table = given.get(name, {})
+        if not isinstance(table, dict):
+            problems.add((*path, name), "a table", _found(table))
+            table = {}
+        values[name] = _fixed((*path, name), inner, table, problems)
+    return shape(**values)
 
 
 def _group(path: Path_, group: _Group, given: dict[str, Any], problems: _Problems) -> dict[str, Any]:
@@ -819,13 +855,14 @@ def _check_together(parts: dict[str, Any], problems: _Problems) -> None:
     if inlets.ipc and not _is_endpoint(inlets.ipc):
         size = len(inlets.ipc.removeprefix("ipc://").encode())
         problems.add(("inlets", "ipc"), f"a path of at most {_UNIX_PATH_MAX} bytes", f"{size} in {inlets.ipc!r}")
-    web = parts["outlets"].prometheus
+    web, otlp = parts["outlets"].prometheus, inlets.otlp
     used: dict[str, Path_] = {}
     for path, endpoint in (
         (("inlets", "pull"), inlets.pull),
         (("inlets", "ipc"), inlets.ipc),
         (("outlets", "zmq", "endpoint"), zmq.endpoint),
         (("outlets", "zmq", "replay_endpoint"), zmq.replay_endpoint),
+        (("inlets", "otlp", "endpoint"), otlp.endpoint and otlp.enabled and f"tcp://{otlp.endpoint}"),
         (("outlets", "prometheus", "endpoint"), web.endpoint and web.enabled and f"tcp://{web.endpoint}"),
     ):
         if endpoint and endpoint in used:
@@ -962,8 +999,16 @@ def to_toml(config: Config, *, catalog: Mapping[str, Any] | None = None) -> str:
                 out += ["", *_comment(shape.documentation.get(leaf, "")), f"[{_dotted((name, leaf))}]"]
                 out += _reference(keys, settings)
         else:
-            out += ["", *_comment(shape.__doc__ or ""), f"[{name}]", *_reference(_keys(shape), part)]
+            out += _section((name,), shape, part)
     return "\n".join(out) + "\n"
+
+
+def _section(path: Path_, shape: type[Struct], part: Struct) -> list[str]:
+    """A fixed table, then the tables below it."""
+    out = ["", *_comment(shape.__doc__ or ""), f"[{_dotted(path)}]", *_reference(_keys(shape), part)]
+    for name, inner in _tables(shape).items():
+        out += _section((*path, name), inner, getattr(part, name))
+    return out
 
 
 def _comment(text: str) -> list[str]:

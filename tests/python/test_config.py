@@ -378,3 +378,21 @@ def test_any_document_is_loaded_or_refused_with_lines(tmp_path_factory, document
         assert all(line.startswith(f"{path}:") and line.endswith("; not started") for line in str(error).split("\n"))
     else:
         assert isinstance(config, msgspec.Struct)
+
+
+def test_a_table_below_a_fixed_one_is_read_checked_and_printed(tmp_path):
+    path = tmp_path / "argus.toml"
+    path.write_text("[inlets]\nsub = []\n[inlets.otlp]\nenabled = true\ntenant_attribute = 'customer'\n")
+    config = load(path)
+    assert (True, "customer", "127.0.0.1:4318") == (
+        config.inlets.otlp.enabled, config.inlets.otlp.tenant_attribute, config.inlets.otlp.endpoint,
+    )  # fmt: skip
+    path.write_text(to_toml(config))
+    assert load(path).inlets == config.inlets
+    path.write_text("[inlets.otlp]\nenabeld = true\nendpoint = '127.0.0.1'\n")
+    with pytest.raises(ConfigError) as found:
+        load(path)
+    lines = str(found.value).splitlines()
+    assert "argus.toml:2: inlets.otlp.enabeld: expected a key of [inlets.otlp]" in lines[0]
+    assert "(nearest: 'enabled')" in lines[0]
+    assert "argus.toml:3: inlets.otlp.endpoint: expected '127.0.0.1:port'" in lines[1]

@@ -39,6 +39,7 @@ from argus.wire.zmq import HEARTBEAT_S, CommandServer, EventInlet, Publisher, Re
 
 if TYPE_CHECKING:
     from argus.config import Config
+    from argus.wire.http_inlet import HttpInlet
 
 _FOLLOW_S = 0.1
 _FRAMES_PER_TURN = 8  # each may hold 1,024 events: the heartbeat must not wait for more
@@ -89,7 +90,7 @@ class Collector:
         self._accepted = 0
         self._rejected = 0
         self._accepted_shown = 0
-        self._rejected_kept = 0
+        self._rejected_kept = self._http_rejected = 0
         self._book = IncidentBook()
         self._guards_changed = 0
         self._lines_left, self._untold = _LINES_PER_TICK, 0
@@ -168,10 +169,31 @@ class Collector:
         self._inlet = stack.enter_context(EventInlet(pull, tuple(config.inlets.sub), context=context))
         self._sessions = Sessions(self._engine, self._inlet, home / "sessions")
         stack.callback(self._sessions.close)
+        self._http = self._open_http(stack)
         self._followers: list[Follower | Stream] = [stack.enter_context(Follower(path)) for path in self._jsonl]
         if self._stdin:
             self._followers.append(Stream(0))
         self._renew_poller()
+
+    def _open_http(self, stack: ExitStack) -> HttpInlet | None:
+        """The inlet for OTLP and CloudEvents; one that cannot listen is told, and the collector goes on."""
+        settings = self._config.inlets.otlp
+        if not (settings.enabled and settings.endpoint):
+            return None
+        from argus.wire.http_inlet import HttpInlet  # http.server is 2 MB that a closed inlet need not pay
+        from argus.wire.otlp import Mapper
+
+        causal = self._config.auditors.get("causal")
+        tolerance_s = causal.options.get("clock_tolerance_s", 2.0) if causal is not None else 2.0
+        mapper = Mapper(tenant_attribute=settings.tenant_attribute, tolerance_ns=int(tolerance_s * 1e9))
+        try:
+            inlet = HttpInlet(settings.endpoint, mapper, allow_remote=settings.allow_remote)
+        except (RefusedError, UnreachableError) as error:
+            self._say(f"argus: {error}; the collector goes on")
+            return None
+        if not inlet.local:
+            self._say(f"argus: WARNING: http://{inlet.endpoint} takes events from other machines, whoever they are")
+        return stack.enter_context(inlet)
 
     def _renew_poller(self) -> None:
         self._poller = zmq.Poller()
@@ -179,6 +201,8 @@ class Collector:
         self._poller.register(self._commands.socket, zmq.POLLIN)
         if self._replays is not None:
             self._poller.register(self._replays.socket, zmq.POLLIN)
+        if self._http is not None:
+            self._poller.register(self._http.fileno(), zmq.POLLIN)
 
     def _close_writer(self) -> None:
         self._writer.put("stopped", {"pid": os.getpid()})
@@ -208,6 +232,7 @@ class Collector:
         return (
             f"argus-collect on {self._engine.host}: mode {self._mode}, state {config.home}, control {config.control}; "
             f"events from {heard}; anomalies on {config.outlets.zmq.endpoint or 'no socket'}; "
+            f"OTLP on {self._http.endpoint if self._http is not None else 'no port'}; "
             f"metrics on {self._metrics.endpoint or 'no port'}; Ctrl-C ends"
         )
 
@@ -259,13 +284,17 @@ class Collector:
     def _drain(self) -> None:
         for frame in self._inlet.drain(_FRAMES_PER_TURN):
             self._ingest(frame.data, self._sessions.credential(frame.credential), require_seq=True)
+        if self._http is not None:
+            for waiting in self._http.drain(_FRAMES_PER_TURN):
+                waiting.settle(self._ingest(waiting.data, 0, require_seq=False))
 
-    def _ingest(self, frame: bytes, credential: int, *, require_seq: bool) -> None:
+    def _ingest(self, frame: bytes, credential: int, *, require_seq: bool) -> dict[str, int]:
         report = self._engine.ingest(frame, credential=credential, require_seq=require_seq)
         self._accepted += report.accepted
         self._rejected += sum(report.rejected.values())
         if report.anomalies:
             self._handle(report.anomalies, self._engine.decisions())
+        return report.rejected
 
     def _follow(self) -> None:
         for follower in self._followers:
@@ -290,8 +319,12 @@ class Collector:
         self._adopt_flags()
         if self._rejected != self._rejected_kept:
             self._rejected_kept = self._rejected
-            sample = self._engine.quarantine()
-            self._on_disk(lambda: _keep_sample(self._config.home / "quarantine", sample))
+            sample = [{**item, "bytes": item["bytes"].hex()} for item in self._engine.quarantine()]
+            self._on_disk(lambda: _keep_sample(self._config.home / "quarantine" / "rejected.ndjson", sample))
+        if self._http is not None and self._http.rejected != self._http_rejected:
+            self._http_rejected = self._http.rejected
+            words = self._http.quarantine()
+            self._on_disk(lambda: _keep_sample(self._config.home / "quarantine" / "rejected_http.ndjson", words))
         found = self._engine.step()
         if found:
             self._handle(found, self._engine.decisions())
@@ -598,7 +631,7 @@ class Collector:
             "argus_alarm_budget_broken": float(budget.broken),
             "argus_enforcing": float(self._mode == "enforce"),
             "argus_entity_surprise": self._engine.entity().bits,
-            "argus_events_refused_total": self._rejected,
+            "argus_events_refused_total": self._rejected + (self._http.rejected if self._http is not None else 0),
             "argus_flags": len(self._standing),
             "argus_host_alarms": budget.alarms,
             "argus_host_alarms_requested_total": budget.requested,
@@ -637,7 +670,8 @@ class Collector:
             "processes": len(self._engine.processes().get("pid", ())),
             "entity": msgspec.structs.asdict(self._engine.entity()),
             "accepted": self._accepted,
-            "rejected_total": self._rejected,
+            "rejected_total": self._rejected + (self._http.rejected if self._http is not None else 0),
+            "otlp": self._http.statistics() if self._http is not None else None,
             "shed": written.shed_samples + written.shed_decisions,
             "dropped": self._publisher.dropped if self._publisher is not None else 0,
             "metrics": self._metrics.endpoint,
@@ -648,13 +682,11 @@ class Collector:
         }
 
 
-def _keep_sample(directory: Path, sample: list[dict[str, Any]]) -> None:
+def _keep_sample(path: Path, sample: list[dict[str, Any]]) -> None:
     """The newest refused events, so that their sender's author can see why: one JSON object a line, replaced whole."""
-    directory.mkdir(mode=0o700, exist_ok=True)
-    path = directory / "rejected.ndjson"
-    lines = [json.dumps({**item, "bytes": item["bytes"].hex()}) + "\n" for item in sample]
+    path.parent.mkdir(mode=0o700, exist_ok=True)
     fresh = path.with_suffix(".tmp")
-    fresh.write_text("".join(lines))
+    fresh.write_text("".join(json.dumps(item) + "\n" for item in sample))
     fresh.replace(path)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import ipaddress
 import os
 import re
@@ -362,8 +363,16 @@ def _inlets(config: Config) -> Iterator[Finding]:
             yield _missing(
                 "inlet jsonl", f"{_printable(name)} cannot be read", "create it, or let the collector read it"
             )
-    if not (inlets.pull or inlets.ipc or inlets.sub or inlets.jsonl or inlets.stdin):
+    if inlets.otlp.enabled:
+        yield _otlp_protobuf()
+    if not (inlets.pull or inlets.ipc or inlets.sub or inlets.jsonl or inlets.stdin or inlets.otlp.enabled):
         yield _missing("inlets", "all closed: no agent is audited", "set inlets.pull or inlets.ipc")
+
+
+def _otlp_protobuf() -> Finding:
+    if importlib.util.find_spec("opentelemetry") and importlib.util.find_spec("opentelemetry.proto"):
+        return _ok("inlet otlp", "takes JSON and protobuf")
+    return _partial("inlet otlp", "takes JSON only", "install argus-auditor[otlp] for protobuf")
 
 
 def _outlets(config: Config) -> Iterator[Finding]:

@@ -320,7 +320,7 @@ class _Packer:
             line, self._partial = self._partial, b""
             self._line += 1
             if not self._skipping and line.strip():
-                event, reason = _parse(line)
+                event, reason = parse_event(line)
                 if reason == "not_json":
                     reason = "torn_line"
                 if reason:
@@ -340,7 +340,7 @@ class _Packer:
     def _add_line(self, line: bytes) -> Iterator[Frame]:
         if not line or line.isspace():
             return
-        data, reason = _parse(line)
+        data, reason = parse_event(line)
         if reason:
             self.reject(reason, line)
         else:
@@ -361,7 +361,7 @@ class _Packer:
         return Frame(data, len(events), errors, bad)
 
 
-def _parse(line: bytes) -> tuple[bytes, str]:
+def parse_event(line: bytes) -> tuple[bytes, str]:
     """One line as a msgpack map, or the reason why not."""
     if len(line) > LINE_BYTES_MAX:
         return b"", "too_long"

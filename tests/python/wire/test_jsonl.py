@@ -168,7 +168,7 @@ def test_any_repeated_key_is_found(made: dict[str, Any], space: str, data: st.Da
     again = data.draw(st.sampled_from(sorted(made)))
     pairs = [*made.items(), (again, data.draw(_scalars))]
     line = "{" + ",".join(f"{json.dumps(k)}{space}:{json.dumps(v)}" for k, v in data.draw(st.permutations(pairs))) + "}"
-    assert jsonl._parse(line.encode())[1] == "duplicate_key"
+    assert jsonl.parse_event(line.encode())[1] == "duplicate_key"
 
 
 @settings(max_examples=120, deadline=None)
