@@ -138,7 +138,8 @@ def follow(
                 lost += not tell(event)
             if now >= until or stop():
                 return lost
-            time.sleep(min(POLL_S, max(0.0, until - now)))
+            if not logs.behind:
+                time.sleep(min(POLL_S, max(0.0, until - now)))
 
 
 def _teller(stack: ExitStack, counts: Counts, endpoint: str | None, target: Path | None) -> Callable[[Event], bool]:

@@ -185,6 +185,11 @@ class Tail(Generic[T]):
         found.extend(self._packer.finish(end_of_file=False))
         return found
 
+    @property
+    def position(self) -> int:
+        """How far the file has been read, bytes."""
+        return self._offset
+
     def park(self) -> int:
         """Close the file until the next `poll`, which goes on where this one ended; returns how far that is, bytes."""
         self.close()

@@ -447,6 +447,23 @@ def test_a_follower_ends_a_silent_turn_and_lets_go_of_silent_files(tmp_path: Pat
     follower.close()
 
 
+def test_a_follower_that_catches_up_keeps_the_order_of_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A large log must not be overtaken by what a small one says of a later time."""
+    monkeypatch.setattr(reader, "_CATCH_UP_BYTES", 300)
+    early = [claude("user", f"u{n}", n, {"role": "user", "content": "x" * 200}) for n in range(50)]
+    (tmp_path / "a.jsonl").write_bytes(lines(early))
+    (tmp_path / "b.jsonl").write_bytes(lines([claude("user", "v", 25.5, {"role": "user", "content": "x"})]))
+    follower = LogFollower([tmp_path], Context(KEY))
+    follower.scan(0)
+    found = follower.poll(0)
+    while follower.behind:
+        found += follower.poll(0)
+    found += follower.poll(0)
+    follower.close()
+    assert len(found) == 51
+    assert [event["ts"] for event in found] == sorted(event["ts"] for event in found)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import os
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +30,8 @@ OPEN_MAX: Final = 256  # logs held open at once, as far as others are silent
 QUIET_S: Final = 30.0  # silence after which a log that the agent finished with is taken for ended
 IDLE_S: Final = 900.0  # silence after which a file is closed until it grows again
 
-_READ_BYTES: Final = 1 << 20
+_READ_BYTES: Final = 64 << 10
+_CATCH_UP_BYTES: Final = 256 << 10
 _LARGE: Final = 256 << 10
 
 _decode: Final = msgspec.json.Decoder().decode
@@ -228,12 +230,19 @@ def _whole(log: Log) -> Iterator[tuple[int, Event | None]]:
     """Each event with its time. A record without events is a moment too: of two logs that hold the same records, the
     one that was first to begin stays ahead, and keeps them."""
     try:
-        with Path(log.path).open("rb", buffering=0) as file:
-            while block := file.read(_READ_BYTES):
-                for events in log.add_block(block):
-                    yield from _moments(log, events)
-            for events in log.finish():
+        offset = 0
+        while True:
+            # Opened for each block: any number of logs may overlap in time.
+            with Path(log.path).open("rb", buffering=0) as file:
+                file.seek(offset)
+                block = file.read(_READ_BYTES)
+            if not block:
+                break
+            offset += len(block)
+            for events in log.add_block(block):
                 yield from _moments(log, events)
+        for events in log.finish():
+            yield from _moments(log, events)
     except OSError as error:
         raise UnreachableError(
             f"{log.path}: expected a readable session log, found {error.strerror or error}; reading ends here."
@@ -256,7 +265,12 @@ class _Followed:
         self.tail = Tail(log.path, log)
         self.since = now
         self.settled = False
+        self.behind = True  # there is more to read
         self.size = -1  # when its file was closed; -1 = it is open
+
+    @property
+    def clock(self) -> int:
+        return self.log.converter.clock if self.log.converter is not None else 0
 
 
 class LogFollower:
@@ -283,6 +297,7 @@ class LogFollower:
         self._since = since
         self._logs: dict[Path, _Followed] = {}
         self._past: dict[Path, int] = {}  # logs that did not grow yet: their sizes
+        self._held: list[Event] = []  # later than what a log that is behind may still tell
         for path in find(paths):
             context.counts.files += 1
             self._past[path] = _size(path) if since else 0
@@ -306,22 +321,34 @@ class LogFollower:
         ------
         UnreachableError : a log that cannot be read
         """
-        found: list[Event] = []
+        horizon = self._horizon()
         for path, followed in self._logs.items():
-            if followed.size >= 0 and _size(path) == followed.size:
+            if (followed.behind and followed.clock > horizon) or followed.size == (size := _size(path)):
                 continue
             followed.size = -1
-            lines = followed.tail.poll()
+            lines = followed.tail.poll(_CATCH_UP_BYTES)
+            followed.behind = size > followed.tail.position
             for events in lines:
-                found.extend(events)
-            if lines:
+                self._held.extend(events)
+            if lines or followed.behind:
                 followed.since, followed.settled = now, False
             elif now - followed.since >= QUIET_S and not followed.settled:
-                found.extend(followed.log.silent())
+                self._held.extend(followed.log.silent())
                 followed.settled = True
         self._park(now)
-        found.sort(key=lambda event: int(event["ts"]))
+        horizon = self._horizon()
+        self._held.sort(key=lambda event: int(event["ts"]))
+        ready = bisect_right(self._held, horizon, key=lambda event: int(event["ts"]))
+        found, self._held = self._held[:ready], self._held[ready:]
         return found
+
+    @property
+    def behind(self) -> bool:
+        """Whether there is more to read at once; logs that are ahead in time wait for it, so that order holds."""
+        return any(followed.behind for followed in self._logs.values())
+
+    def _horizon(self) -> int:
+        return min((followed.clock for followed in self._logs.values() if followed.behind), default=1 << 63)
 
     def close(self) -> None:
         """Close what is open."""
