@@ -91,10 +91,11 @@ py::list run(engine::Bank& bank, const Array<T>& values, const Array<std::int64_
     return said;
 }
 
-std::unique_ptr<engine::Bank> make_bank(std::uint32_t series, double false_alarms_per_day, bool entity) {
+std::unique_ptr<engine::Bank> make_bank(std::uint32_t series, double false_alarms_per_day, bool entity, bool speaks) {
     engine::BankOptions options;
     options.false_alarms_per_day = false_alarms_per_day;
     options.entity = entity;
+    options.speaks = speaks;
     return std::make_unique<engine::Bank>(series, std::move(options));
 }
 
@@ -125,7 +126,7 @@ void define_run(py::class_<engine::Bank>& bank) {
 void register_detect(pybind11::module_& m) {
     py::class_<engine::Bank> bank(m, "Bank", "All detectors over the series of one scope.");
     bank.def(py::init(&make_bank), py::arg("series"), py::kw_only(), py::arg("false_alarms_per_day") = 1.0,
-             py::arg("entity") = true);
+             py::arg("entity") = true, py::arg("speaks") = true);
     define_run<float>(bank);
     define_run<double>(bank);
     bank.def("budget", &budget);

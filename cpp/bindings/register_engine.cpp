@@ -165,6 +165,22 @@ py::dict budget(const Engine& engine) {
     return out;
 }
 
+py::dict entity(Engine& engine) {
+    py::list names;
+    py::list shares;
+    for (const engine::Driver& driver : engine.drivers()) {
+        const SeriesInfo* info = engine.series(driver.slot);
+        if (info == nullptr) continue;
+        names.append(text(info->full_name()));
+        shares.append(driver.share);
+    }
+    py::dict out;
+    out["bits"] = engine.bank().entity_bits();
+    out["drivers"] = names;
+    out["shares"] = shares;
+    return out;
+}
+
 py::object history(const Engine& engine, const std::string& name) {
     for (const auto slot : live_slots(engine)) {
         if (engine.series(slot)->full_name() != name) continue;
@@ -420,6 +436,7 @@ void bind_reading(py::class_<Engine>& c) {
     c.def("latest", &latest)
         .def("history", &history)
         .def("budget", &budget)
+        .def("entity", &entity)
         .def("budget_totals", [](const Engine& engine) { return budget_totals(engine.bank().budget()); })
         .def("confirm", &Engine::confirm)
         .def("processes",

@@ -213,7 +213,7 @@ struct Bank::Tile {
 // One row of one tile at a time.
 struct Bank::Scratch {
     explicit Scratch(std::size_t channels)
-        : statistic(channels * kTileSlots), channel_bits(channels * kTileSlots) {
+        : statistic(channels * kTileSlots) {
         learn.fill(detectors::kLearn);
     }
 
@@ -224,8 +224,8 @@ struct Bank::Scratch {
     std::array<float, kTileSlots> expected{};
     std::array<float, kTileSlots> scale{};
     std::array<std::uint8_t, kTileSlots> learn{};  // kLearn: every value, bounded by each detector
-    std::vector<float> statistic;     // channel after channel, tile.count each
-    std::vector<float> channel_bits;  // likewise
+    std::vector<float> statistic;  // channel after channel, tile.count each
+    Calibration::Ranks ranks;
 };
 
 // What the tiles leave behind for each row of the block in hand. Alarm levels do not change within it.
@@ -334,7 +334,7 @@ void Bank::run_block(const Rows<T>& rows, std::size_t first, const Outputs& out)
     for (std::size_t row = 0; row < rows.mono.size(); ++row) {
         live_ += block_->warmed[row];
         judge_entity(row, out);
-        speak(row, rows.mono[row], rows.wall[row], next_alarm, out.spoken);
+        if (options_.speaks) speak(row, rows.mono[row], rows.wall[row], next_alarm, out.spoken);
         ++rows_;
     }
 }
@@ -390,14 +390,7 @@ void Bank::run_tile(Tile& tile, const Rows<T>& rows, const Outputs& out) {
         }
         const detectors::View view = view_of(tile, rows.mono[row], rows.wall[row], block_->interval_s[row]);
         score_tile(tile, view);
-        block_->used[row] = std::max(block_->used[row], tile.first + tile.count);
-        const auto events =
-            tile.gate.pass(rows_ + static_cast<std::int64_t>(row),
-                           {.values = std::span(s.values).first(tile.count),
-                            .evidence = std::span(s.evidence).first(tile.count),
-                            .level = budget_.levels().subspan(tile.first, tile.count),
-                            .strength = block_->strength_of(row).subspan(tile.first, tile.count),
-                            .alarm = std::span(s.alarm).first(tile.count)});
+        const auto events = options_.speaks ? pass_gate(tile, row) : std::span<const GateEvent>{};
         if (banded || !events.empty()) forecast_tile(tile);
         if (options_.entity) {
             entity_->add(rows.mono[row], tile.first, std::span(s.values).first(tile.count), block_->deviance[row]);
@@ -406,6 +399,17 @@ void Bank::run_tile(Tile& tile, const Rows<T>& rows, const Outputs& out) {
         if (!events.empty()) collect(tile, static_cast<std::uint32_t>(row), events);
         learn_tile(tile, view);
     }
+}
+
+std::span<const GateEvent> Bank::pass_gate(Tile& tile, std::size_t row) {
+    Scratch& s = *scratch_;
+    block_->used[row] = std::max(block_->used[row], tile.first + tile.count);
+    return tile.gate.pass(rows_ + static_cast<std::int64_t>(row),
+                          {.values = std::span(s.values).first(tile.count),
+                           .evidence = std::span(s.evidence).first(tile.count),
+                           .level = budget_.levels().subspan(tile.first, tile.count),
+                           .strength = block_->strength_of(row).subspan(tile.first, tile.count),
+                           .alarm = std::span(s.alarm).first(tile.count)});
 }
 
 detectors::View Bank::view_of(const Tile& tile, Nanos mono, Nanos wall, double interval_s) const {
@@ -421,10 +425,9 @@ void Bank::score_tile(Tile& tile, const detectors::View& view) {
         tile.detectors[d]->score(view, std::span(s.statistic).subspan(channel * count, channels * count));
         channel += channels;
     }
-    tile.ranks.score(std::span(s.statistic).first(channel_count_ * count),
-                     std::span(s.channel_bits).first(channel_count_ * count));
-    tile.fusion.fuse(std::span(s.values).first(count), std::span(s.channel_bits).first(channel_count_ * count),
-                     std::span(s.bits).first(count), std::span(s.evidence).first(count));
+    s.ranks = tile.ranks.score(std::span(s.statistic).first(channel_count_ * count));
+    tile.fusion.fuse(std::span(s.values).first(count), s.ranks.slot, s.ranks.bits, std::span(s.bits).first(count),
+                     std::span(s.evidence).first(count));
 }
 
 void Bank::learn_tile(Tile& tile, const detectors::View& view) {
@@ -478,9 +481,11 @@ void Bank::collect(const Tile& tile, std::uint32_t row, std::span<const GateEven
     const auto reach = tile.ranks.reach();
     for (const GateEvent& event : events) {
         std::size_t loudest = 0;
-        for (std::size_t c = 1; c < channel_count_; ++c) {
-            const float* bits = s.channel_bits.data() + event.slot;
-            if (bits[c * tile.count] > bits[loudest * tile.count]) loudest = c;
+        float most = 0.0F;
+        for (std::size_t i = 0; i < s.ranks.slot.size(); ++i) {
+            if (s.ranks.slot[i] % tile.count != event.slot || !(s.ranks.bits[i] > most)) continue;
+            most = s.ranks.bits[i];
+            loudest = s.ranks.slot[i] / tile.count;
         }
         Alarm alarm{.row = row, .kind = event.kind, .strength = event.strength, .said = {}};
         Utterance& said = alarm.said;

@@ -38,6 +38,7 @@ struct BankOptions {
                                              {&detectors::increment_detector, {}}};
     double false_alarms_per_day = 1.0;  // of the whole scope, shared alike by its live series
     bool entity = true;                 // keep the score of all series as one entity
+    bool speaks = true;                 // raise alarms and speak; without it the bits alone are computed
     PolicyOptions policy;
 };
 
@@ -140,6 +141,7 @@ private:
     void write_row(const Tile& tile, std::size_t row, const Outputs& out);
     void write_nothing(const Tile& tile, std::size_t row, const Outputs& out);
     void forecast_tile(Tile& tile);
+    [[nodiscard]] std::span<const GateEvent> pass_gate(Tile& tile, std::size_t row);
     void collect(const Tile& tile, std::uint32_t row, std::span<const GateEvent> events);
 
     std::uint32_t capacity_;

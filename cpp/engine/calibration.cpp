@@ -323,26 +323,26 @@ std::uint32_t Calibration::past(std::uint32_t slot) const noexcept {
     return warm_[slot] < kWarmValues ? warm_[slot] : pasts_[slot].at_least[0] / std::uint32_t{kUnit};
 }
 
-void Calibration::score(std::span<const float> statistic, std::span<float> bits) noexcept {
-    std::fill(bits.begin(), bits.end(), 0.0F);
+Calibration::Ranks Calibration::score(std::span<const float> statistic) noexcept {
     Values& hits = hits_;
     search(statistic);
     const std::size_t count = hits.count;
     for (std::size_t i = 0; i < count; ++i) __builtin_prefetch(&pasts_[hits.slot[i]], 1);
     buckets_kernel(hits.slot.data(), statistic.data(), per_edge_.data(), count, hits.bucket.data());
+    bool beyond_record = false;
     for (std::size_t i = 0; i < count; ++i) {
         const std::uint16_t* at_least = pasts_[hits.slot[i]].at_least.data() + hits.bucket[i];
         hits.twice_share[i] = at_least[0] + at_least[1];
+        beyond_record |= hits.twice_share[i] == 0;
     }
     bits_kernel(hits.slot.data(), hits.twice_share.data(), statistic.data(), past_bits_.data(), lift_.data(), count,
                 hits.found.data());
-    for (std::size_t i = 0; i < count; ++i) {
+    for (std::size_t i = 0; beyond_record && i < count; ++i) {
         const std::uint32_t slot = hits.slot[i];
-        bits[slot] = hits.found[i];
-        if (hits.twice_share[i] == 0 && statistic[slot] >= 0.0F) {
-            bits[slot] += lift_[slot] * beyond(slot, statistic[slot]);
-        }
+        if (hits.twice_share[i] != 0 || !(statistic[slot] >= 0.0F)) continue;
+        hits.found[i] += lift_[slot] * beyond(slot, statistic[slot]);
     }
+    return {std::span(hits.slot).first(count), std::span(hits.found).first(count)};
 }
 
 // The slots whose statistic reaches their mark.

@@ -56,11 +56,16 @@ public:
         std::uint8_t* learns;
     };
 
+    struct Ranks {  // of the statistics at or above their mark: slots in growing order
+        std::span<const std::uint32_t> slot;
+        std::span<const float> bits;
+    };
+
     Calibration(std::uint32_t slots, Reach reach);
 
-    // Bits of each statistic among the past; 0 for NaN, below the mark and while warming up. A negative
-    // statistic abstains: 0 bits, learned as its magnitude. Learns nothing.
-    void score(std::span<const float> statistic, std::span<float> bits) noexcept;
+    // Bits of the statistics among their past; all that is not told of has 0: NaN, below the mark, warming up. A
+    // negative statistic abstains: 0 bits, learned as its magnitude. Learns nothing. Valid until learn().
+    [[nodiscard]] Ranks score(std::span<const float> statistic) noexcept;
 
     // Adds the row just scored to the past where learn is not 0 and the statistic is not NaN. `learn` and `seen`
     // (values of the series so far, this one included) hold one entry a series; statistics of several channels

@@ -72,6 +72,8 @@ public:
     [[nodiscard]] HostPlane* host() noexcept { return host_.get(); }
     [[nodiscard]] const HostPlane* host() const noexcept { return host_.get(); }
     [[nodiscard]] const Bank& bank() const noexcept { return bank_; }
+    // The series that moved the machine's entity score in the last row, strongest first.
+    [[nodiscard]] std::span<const Driver> drivers() noexcept { return bank_.drivers(); }
     // A person says whether the series' last spoken alarm was of something that mattered. False = it does not live.
     bool confirm(std::string_view series, bool true_alarm);
     [[nodiscard]] const EngineStatistics& statistics() const noexcept { return statistics_; }

@@ -28,19 +28,6 @@ struct Span {
     float* age;
 };
 
-ARGUS_INLINE void gather_body(const float* bits, std::size_t count, bool of_row, float* group, float* row_sum) {
-    if (of_row) {
-        ARGUS_IVDEP
-        for (std::size_t i = 0; i < count; ++i) {
-            group[i] = bits[i] > group[i] ? bits[i] : group[i];
-            row_sum[i] += bits[i];
-        }
-        return;
-    }
-    ARGUS_IVDEP
-    for (std::size_t i = 0; i < count; ++i) group[i] = bits[i] > group[i] ? bits[i] : group[i];
-}
-
 ARGUS_INLINE void fuse_body(const float* values, const float* group, const Span& span, std::size_t count,
                             float* row, float* evidence) {
     const float* steps = group;
@@ -95,10 +82,6 @@ ARGUS_INLINE void span_body(const float* values, const Span& span, std::size_t c
     }
 }
 
-ARGUS_KERNEL(gather_kernel, gather_body,
-             (const float* bits, std::size_t count, bool of_row, float* group, float* row_sum),
-             (bits, count, of_row, group, row_sum))
-
 ARGUS_KERNEL(fuse_kernel, fuse_body,
              (const float* values, const float* group, const Span& span, std::size_t count, float* row,
               float* evidence),
@@ -119,14 +102,21 @@ Fusion::Fusion(std::uint32_t slots, std::vector<Scale> channels)
       span_(kArrays * slots, 0.0F),
       group_((kScales + 1) * std::size_t{slots}, 0.0F) {}
 
-void Fusion::fuse(std::span<const float> values, std::span<const float> channel_bits, std::span<float> row,
-                  std::span<float> evidence) noexcept {
+void Fusion::fuse(std::span<const float> values, std::span<const std::uint32_t> slots, std::span<const float> bits,
+                  std::span<float> row, std::span<float> evidence) noexcept {
     const std::size_t count = values.size();
     std::fill(group_.begin(), group_.end(), 0.0F);
+    float* const row_sum = group_.data() + kScales * count;
+    std::size_t i = 0;
     for (std::size_t c = 0; c < channels_.size(); ++c) {
-        const Scale scale = channels_[c];
-        gather_kernel(channel_bits.data() + c * count, count, scale <= Scale::row,
-                      group_.data() + static_cast<std::size_t>(scale) * count, group_.data() + kScales * count);
+        const bool of_row = channels_[c] <= Scale::row;
+        float* const group = group_.data() + static_cast<std::size_t>(channels_[c]) * count;
+        const std::size_t first = c * count;
+        for (; i < slots.size() && slots[i] < first + count; ++i) {
+            const std::size_t at = slots[i] - first;
+            group[at] = std::max(group[at], bits[i]);
+            if (of_row) row_sum[at] += bits[i];
+        }
     }
     fuse_kernel(values.data(), group_.data(), view(span_.data(), slots_), count, row.data(), evidence.data());
 }

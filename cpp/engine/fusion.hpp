@@ -25,9 +25,9 @@ class Fusion {
 public:
     Fusion(std::uint32_t slots, std::vector<detectors::Scale> channels);
 
-    // channel_bits: channel after channel, values.size() each. Learns nothing.
-    void fuse(std::span<const float> values, std::span<const float> channel_bits, std::span<float> row,
-              std::span<float> evidence) noexcept;
+    // `bits` of the `slots` that have any, in growing order: channel after channel, values.size() each. Learns nothing.
+    void fuse(std::span<const float> values, std::span<const std::uint32_t> slots, std::span<const float> bits,
+              std::span<float> row, std::span<float> evidence) noexcept;
 
     void learn(std::span<const float> values) noexcept;
 

@@ -176,12 +176,14 @@ def incidents(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def replay(
-    file: Annotated[str, typer.Argument(help="NDJSON events, .gz too; - reads standard input.")],
+    file: Annotated[
+        str, typer.Argument(help="NDJSON events, .gz too; - = standard input; or a .csv, .parquet of metrics.")
+    ],
     config: ConfigOption = None,
     as_json: JsonOption = False,
     limit: Annotated[int, typer.Option(help="Anomalies to list.")] = 20,
 ) -> None:
-    """What Argus would have found and stopped in past events."""
+    """What Argus would have found and stopped in past events, or found in past metrics."""
     from argus.config import load
     from argus.services.replay import replay as run_replay
     from argus.services.status import render_replay

@@ -134,6 +134,18 @@ class Latest(msgspec.Struct, frozen=True, kw_only=True):
     bits: Any
 
 
+class Entity(msgspec.Struct, frozen=True, kw_only=True):
+    """All series of the host as one: `bits` 1 = as expected, one more for each doubling, 0 for the first 150 rows.
+
+    2 and above is strange (`argus.engine.detection.STRANGE_ENTITY_BITS`). `drivers` are the full names of the series
+    that moved it in that row, strongest first, `shares` their shares of the deviance.
+    """
+
+    bits: float
+    drivers: list[str]
+    shares: list[float]
+
+
 class BudgetTotals(msgspec.Struct, frozen=True, kw_only=True):
     """How often the host plane spoke, against how often it may.
 
@@ -339,6 +351,10 @@ class Engine:
     def latest(self) -> Latest:
         """The newest row of every live series (copies)."""
         return Latest(**self._core.latest())
+
+    def entity(self) -> Entity:
+        """How strange the host is as one machine in the newest row, and which series moved it (copies)."""
+        return Entity(**self._core.entity())
 
     def budget(self) -> AlarmBudget:
         """Alarms of the host plane, requested and spoken (copies)."""

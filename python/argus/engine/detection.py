@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from importlib import import_module
@@ -37,14 +37,20 @@ class Scores:
         is usual at this hour of the day and of the week, steps) are ranked in their own past, -log2 of the share at or
         above (about 5,000 values weigh), plus up to 10 for the distance beyond the record; below 1 in 20 a signal has
         0. The strongest, plus 0.3 of each other. 0 for missing values and the first 150 of a series. Not a probability:
-        in independent noise 1 row in 8 has any bits, about 1 in 1,000 has more than 20.
+        in independent noise 1 row in 9 has any bits, about 1 in 5,000 has more than 20.
     """
 
     def __init__(
-        self, values: NDArray[Any], times_ns: NDArray[np.int64], false_alarms_per_day: float, progress: Progress | None
+        self,
+        values: NDArray[Any],
+        times_ns: NDArray[np.int64],
+        names: Sequence[str],
+        false_alarms_per_day: float,
+        progress: Progress | None,
     ) -> None:
         self._values = values
         self._times_ns = times_ns
+        self._names = names
         self._false_alarms_per_day = false_alarms_per_day
         self.bits: NDArray[np.float32] = np.zeros(values.shape, np.float32)
         self._run({"bits": self.bits}, progress=progress)
@@ -61,7 +67,7 @@ class Scores:
         mean of the rows before. One alarm an incident, again after 100 rows if it lasts. Never cut by the budget.
         """
         alarm_bits = np.zeros(self.bits.shape, np.float32)
-        self._run({"alarm_bits": alarm_bits})
+        self._run({"alarm_bits": alarm_bits}, speaks=True)
         return alarm_bits
 
     @cached_property
@@ -96,7 +102,7 @@ class Scores:
 
         NaN = not observed, below 0 = the detector abstains.
         """
-        names = list(self._bank(entity=False).channels) if self.bits.shape[1] else []
+        names = list(self._bank().channels) if self.bits.shape[1] else []
         parts = {name: np.full(self.bits.shape, np.nan, np.float32) for name in names}
         self._run({"parts": list(parts.values())})
         return parts
@@ -105,9 +111,9 @@ class Scores:
     def anomalies(self) -> list[Anomaly]:
         """Onsets of the incidents that the false-alarm budget lets speak, in order of time.
 
-        The budget is for all series together. `ts` is the row's time, `series` is "column_<index>".
+        The budget is for all series together. `ts` is the row's time, `series` the name given, else "column_<index>".
         """
-        return [self._anomaly(row, said) for row, said in self._run({}) if said[1]]
+        return [self._anomaly(row, said) for row, said in self._run({}, speaks=True) if said[1]]
 
     @cached_property
     def _band(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -115,17 +121,23 @@ class Scores:
         self._run({"expected": expected, "lower": lower, "upper": upper})
         return expected, lower, upper
 
-    def _bank(self, *, entity: bool) -> Any:
-        return _core.Bank(self._values.shape[1], false_alarms_per_day=self._false_alarms_per_day, entity=entity)
+    def _bank(self, *, entity: bool = False, speaks: bool = False) -> Any:
+        bank = _core.Bank(
+            self._values.shape[1], false_alarms_per_day=self._false_alarms_per_day, entity=entity, speaks=speaks
+        )
+        pools: dict[str, int] = {}
+        for slot, name in enumerate(self._names):
+            bank.join(slot, pools.setdefault(name.split("{", 1)[0], len(pools)))
+        return bank
 
     def _run(
-        self, outputs: dict[str, Any], *, entity: bool = False, progress: Progress | None = None
+        self, outputs: dict[str, Any], *, entity: bool = False, speaks: bool = False, progress: Progress | None = None
     ) -> list[tuple[int, tuple[Any, ...]]]:
         """One pass from the beginning, in blocks of rows; returns (row, utterance) of all that was spoken."""
         rows, series = self._values.shape
         if rows == 0 or series == 0:
             return []
-        bank = self._bank(entity=entity)
+        bank = self._bank(entity=entity, speaks=speaks)
         step = max(1, _VALUES_PER_CALL // series)
         spoken: list[tuple[int, tuple[Any, ...]]] = []
         for first in range(0, rows, step):
@@ -142,7 +154,7 @@ class Scores:
 
     def _anomaly(self, row: int, said: tuple[Any, ...]) -> Anomaly:
         slot, _, bits, value, expected, lower, upper, since, direction, interval_s, detector = said
-        series = f"column_{slot}"
+        series = self._names[slot] if self._names else f"column_{slot}"
         ts = int(self._times_ns[row])
         host = platform.node()
         return Anomaly(
@@ -171,6 +183,7 @@ def detect(
     values: ArrayLike,
     times_s: ArrayLike,
     *,
+    names: Sequence[str] | None = None,
     false_alarms_per_day: float | None = None,
     progress: Progress | None = None,
 ) -> Scores:
@@ -181,6 +194,8 @@ def detect(
     values : float, shape (n_time, n_series), any unit; NaN = missing. Infinities count as missing.
     times_s : float, shape (n_time,), seconds (Unix time, or since any start), in order of arrival; rows whose time
         repeats or steps back, as clocks do, are scored all the same and left out of the measured cadence
+    names : of the series, n_series of them; those that differ only in what stands in braces (`cpu{core=1}`) are siblings,
+        from which each other's alarm levels are learned; default: all are
     false_alarms_per_day : budget of `anomalies`, for all series together; default 1
     progress : called with the share done, 0 to 1, after each block of rows
 
@@ -191,7 +206,7 @@ def detect(
     Raises
     ------
     ShapeError : values are not two-dimensional real numbers, or times_s does not have one entry per row
-    UsageError : times_s is not finite, or the budget is not a positive number
+    UsageError : times_s is not finite, the budget is not a positive number, or there are more or fewer names than series
 
     Examples
     --------
@@ -206,7 +221,10 @@ def detect(
     if not (math.isfinite(budget) and 0 < budget < 1e12):
         raise UsageError(f"detect: false_alarms_per_day: expected a number above 0, found {budget!r}; nothing scored")
     rows = _checked_values(values)
-    return Scores(rows, _checked_times(times_s, rows.shape[0]), budget, progress)
+    called = list(names) if names is not None else []
+    if names is not None and len(called) != rows.shape[1]:
+        raise UsageError(f"detect: names: expected {rows.shape[1]}, one a series, found {len(called)}; nothing scored")
+    return Scores(rows, _checked_times(times_s, rows.shape[0]), called, budget, progress)
 
 
 def _checked_values(values: ArrayLike) -> NDArray[Any]:

@@ -597,6 +597,7 @@ class Collector:
         numbers = {
             "argus_alarm_budget_broken": float(budget.broken),
             "argus_enforcing": float(self._mode == "enforce"),
+            "argus_entity_surprise": self._engine.entity().bits,
             "argus_events_refused_total": self._rejected,
             "argus_flags": len(self._standing),
             "argus_host_alarms": budget.alarms,
@@ -634,6 +635,7 @@ class Collector:
             "home": str(self._config.home.absolute()),
             "host_line": self._host_words(latest),
             "processes": len(self._engine.processes().get("pid", ())),
+            "entity": msgspec.structs.asdict(self._engine.entity()),
             "accepted": self._accepted,
             "rejected_total": self._rejected,
             "shed": written.shed_samples + written.shed_decisions,

@@ -39,6 +39,7 @@ LEVELS: Final = {
     "argus_alarm_budget_broken": "1 when last month's alarms do not fit the budget, which chance does not explain.",
     "argus_enforcing": "1 when automatic stops are real, 0 when they are only shown.",
     "argus_host_alarms": "Alarms spoken outside of warming, confirmed ones left out, to compare with those requested.",
+    "argus_entity_surprise": "How strange the host is as one machine, log2: 1 = as expected, 2 and above strange.",
     "argus_flags": "Flags that stand.",
     "argus_incidents_open": "Incidents that are open.",
     "argus_journal_lag_max_seconds": "Longest time from a record to its being on disk.",

@@ -1,4 +1,4 @@
-"""Replay: what Argus would have found and stopped in past events, on the very same engine.
+"""Replay: what Argus would have found and stopped in past events or metrics, on the very same engine.
 
 A replay assumes a guard on every session, writes no state, runs deadlines on event time and steps once to the last ts.
 """
@@ -8,18 +8,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from argus.engine.core import EVENT_TIME, Decision, Engine, EngineOptions, HasEngineOptions
+from argus.engine.detection import detect
 from argus.judge.incident import IncidentBook
 from argus.schema import Anomaly, Incident, Stop
-from argus.wire import jsonl
+from argus.wire import jsonl, tables
 
 
 class ReplayReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replay found. `rejected` counts events (or lines) by reason; `last_ts` is in wall-clock ns."""
+    """What a replay found. `rejected` counts events (or lines) by reason; `last_ts` is in wall-clock ns.
+
+    Of metrics `events` counts the rows, and nothing is ever stopped.
+    """
 
     anomalies: list[Anomaly]
     incidents: list[Incident]
@@ -38,13 +42,17 @@ def replay(
 
     Parameters
     ----------
-    source : path of an NDJSON file (`.gz` too; `-` = standard input), or an iterable of event dicts, in bus order
+    source : path of an NDJSON file (`.gz` too; `-` = standard input), or an iterable of event dicts, in bus order; or
+        path of a table of metrics (.csv, .csv.gz, .parquet; see argus.wire.tables)
     config : as for Engine; None = defaults
 
     Raises
     ------
     UnreachableError : the file cannot be read
+    ShapeError : a table without header or series
     """
+    if tables.is_table(source):
+        return _replay_metrics(tables.read(cast("str", source)), config)
     rejected: Counter[str] = Counter()
     anomalies: list[Anomaly] = []
     stops: list[Stop] = []
@@ -89,4 +97,24 @@ def replay(
         events=accepted,
         rejected={reason: count for reason, count in rejected.items() if count},
         last_ts=last_ts,
+    )
+
+
+def _replay_metrics(table: tables.Table, config: EngineOptions | HasEngineOptions | None) -> ReplayReport:
+    options = (
+        EngineOptions() if config is None else config if isinstance(config, EngineOptions) else config.engine_options()
+    )
+    scores = detect(table.values, table.times_s, names=table.names, false_alarms_per_day=options.false_alarms_per_day)
+    book = IncidentBook(limit=1 << 20)
+    incidents: dict[str, Incident] = {}
+    for anomaly in scores.anomalies:
+        incident = book.add(anomaly)
+        incidents[incident.id] = incident
+    return ReplayReport(
+        anomalies=scores.anomalies,
+        incidents=list(incidents.values()),
+        stops=[],
+        events=len(table.times_s),
+        rejected=table.rejected,
+        last_ts=int(table.times_s.max(initial=0.0) * 1e9),
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from argus.engine.detection import STRANGE_ENTITY_BITS
 from argus.schema import Anomaly, Severity
 
 if TYPE_CHECKING:
@@ -78,6 +79,21 @@ def host_line(names: tuple[str, ...], values: NDArray[np.float64]) -> str:
     return " ".join(parts) or NOT_OBSERVED
 
 
+def entity_words(entity: Mapping[str, Any]) -> str:
+    """The machine as one, in words: how strange, and by which series."""
+    bits = entity["bits"]
+    if not bits:
+        return "as one machine: not known yet"
+    strange = "strange" if bits >= STRANGE_ENTITY_BITS else "as expected"
+    told = ", ".join(
+        f"{printable(name, 60)} {share:.0%}"
+        for name, share in zip(entity["drivers"][:3], entity["shares"], strict=False)
+    )
+    return (
+        f"as one machine: {bits:.1f} bits, {strange} (strange from {STRANGE_ENTITY_BITS:g}); most from {told or 'none'}"
+    )
+
+
 def render_status(reply: Mapping[str, Any]) -> str:
     """The collector's own account as plain text."""
     lines = [
@@ -85,6 +101,7 @@ def render_status(reply: Mapping[str, Any]) -> str:
         f"mode {reply['mode']}, state in {printable(reply['home'], 240)}",
         f"host    {reply['host_line']}; {reply['series']} series, {reply['processes']} processes",
     ]
+    lines.append(f"        {entity_words(reply['entity'])}")
     for source in reply["sources_read"]:
         trouble = f"  {printable(source['error'])}" if source["error"] else ""
         lines.append(

@@ -314,6 +314,22 @@ TEST_CASE("bank: on independent noise as much is spoken as the budget allows") {
     CHECK(onsets <= 24);
 }
 
+TEST_CASE("bank: without speech the bits are the same, and nothing is raised or said") {
+    constexpr std::size_t kSeries = 30;
+    const auto values = world(1500, kSeries, 9);
+    BankOptions mute;
+    mute.speaks = false;
+    Bank a(kSeries, mute);
+    Bank b(kSeries, {});
+    const Result silent = run(a, values, {500});
+    const Result loud = run(b, values, {500});
+    CHECK(silent.bits == loud.bits);
+    CHECK(silent.lower.back() == loud.lower.back());
+    CHECK_FALSE(loud.spoken.empty());
+    CHECK(silent.spoken.empty());
+    CHECK(std::all_of(silent.alarm.begin(), silent.alarm.end(), [](float x) { return x == 0.0F; }));
+}
+
 TEST_CASE("bank: options that do not fit are refused with what was expected") {
     CHECK_THROWS_AS(Bank(0, {}), std::invalid_argument);
     BankOptions no_detector;

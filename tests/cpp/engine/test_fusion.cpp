@@ -28,7 +28,7 @@ struct One {
     Fused fuse(float x, const std::array<float, 5>& bits) {
         std::array<float, 1> row{};
         std::array<float, 1> evidence{};
-        fusion.fuse(std::array<float, 1>{x}, bits, row, evidence);
+        fusion.fuse(std::array<float, 1>{x}, std::array<std::uint32_t, 5>{0, 1, 2, 3, 4}, bits, row, evidence);
         return {row[0], evidence[0]};
     }
 };

@@ -500,6 +500,8 @@ def test_a_fixture_root_end_to_end():
         assert (kept.alarms, kept.requested, kept.broken) == (0.0, 0.0, False)
         assert engine.budget_totals().alarms == 0.0
         assert engine.confirm(latest.names[0], true_alarm=True)
+        assert engine.entity().bits == 0.0
+        assert set(engine.entity().drivers) <= set(latest.names)
         assert not engine.confirm("system.nothing", true_alarm=True)
         table = engine.processes()
         assert sorted(table["pid"].tolist()) == [2, 12620, 12621, 12622]

@@ -31,7 +31,7 @@ def test_memory_that_suddenly_goes_is_said_once_with_its_band_and_stops_nothing(
     (tmp_path / "argus.toml").write_text(
         f'[state]\nhome = "{tmp_path}/argus-data"\n[host]\nproc = "{proc}"\n'
         f"[engine]\ntick_ms = {TICK_MS}\n[sources.memory]\ninterval_ms = {TICK_MS}\n"
-        "[processes]\nenabled = false\n[alarms]\nfalse_alarms_per_day = 1000\n"
+        "[processes]\nenabled = false\n[alarms]\nfalse_alarms_per_day = 100\n"
         f'[inlets]\npull = ""\nsub = []\nipc = ""\n'
         f'[outlets.zmq]\nendpoint = "ipc://{tmp_path}/out.sock"\nreplay_endpoint = "ipc://{tmp_path}/replay.sock"\n'
         "[outlets.prometheus]\nenabled = false\n"

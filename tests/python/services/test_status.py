@@ -70,6 +70,7 @@ def reply(**fields: Any) -> dict[str, Any]:
             "home": "/var/lib/argus-data",
             "host_line": status.host_line(latest.names, latest.values),
             "processes": 4,
+            "entity": {"bits": 0.0, "drivers": [], "shares": []},
             "accepted": 7,
             "rejected_total": 2,
             "shed": 0,
@@ -78,6 +79,19 @@ def reply(**fields: Any) -> dict[str, Any]:
             "sessions": [],
             **fields,
         }
+
+
+# --- The machine as one ----------------------------------------------------------------------------------------------
+
+
+def test_the_machine_as_one_is_told_with_the_series_that_moved_it():
+    assert "not known yet" in status.entity_words({"bits": 0.0, "drivers": [], "shares": []})
+    calm = status.entity_words({"bits": 1.1, "drivers": ["load"], "shares": [0.25]})
+    assert "1.1 bits, as expected" in calm
+    assert calm.endswith("most from load 25%")
+    loud = status.entity_words({"bits": 2.0, "drivers": ["a", "b", "c", "d"], "shares": [0.5, 0.2, 0.1, 0.1]})
+    assert "2.0 bits, strange" in loud
+    assert loud.endswith("most from a 50%, b 20%, c 10%")
 
 
 # --- Untrusted text --------------------------------------------------------------------------------------------------
