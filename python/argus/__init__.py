@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from argus.schema import Anomaly, Flag, Incident, Issue, Scope, Stop
     from argus.services.replay import ReplayReport, replay
     from argus.wire.emitter import Emitter
+    from argus.wire.logs import EventHandler
     from argus.wire.zmq import subscribe
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ _HOMES = {
     "Anomaly": "argus.schema",
     "Emitter": "argus.wire.emitter",
     "Engine": "argus.engine.core",
+    "EventHandler": "argus.wire.logs",
     "Flag": "argus.schema",
     "Host": "argus.engine.host",
     "HostSample": "argus.engine.host",
@@ -44,6 +46,7 @@ __all__ = [
     "Anomaly",
     "Emitter",
     "Engine",
+    "EventHandler",
     "Flag",
     "Host",
     "HostSample",

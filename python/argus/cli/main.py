@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import math
@@ -13,7 +14,7 @@ import msgspec
 import typer
 
 from argus.cli.common import ConfigOption, JsonOption, parse_duration, run_app
-from argus.errors import UsageError
+from argus.errors import UnreachableError, UsageError
 from argus.schema import Anomaly, Scope, ScopeKind, StopKind
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -192,6 +193,62 @@ def replay(
         _emit(report)
     else:
         typer.echo(render_replay(report, limit=limit))
+
+
+@app.command("import")
+def import_(
+    paths: Annotated[list[Path], typer.Argument(help="Session logs, or directories of them, e.g. ~/.claude/projects.")],
+    to: Annotated[Path | None, typer.Option(help="File for the events (JSON lines); default: standard output.")] = None,
+    as_replay: Annotated[bool, typer.Option("--replay", help="Print what Argus would have found instead.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Tell the collector (or --to) as the logs grow.")] = False,
+    from_start: Annotated[bool, typer.Option("--from-start", help="Follow from the logs' beginnings.")] = False,
+    for_: Annotated[str | None, typer.Option("--for", help="Follow this long, then end.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="auto, claude-code or codex.")] = "auto",
+    tenant: Annotated[str, typer.Option(help="Tenant of these agents.")] = "",
+    key: Annotated[
+        Path | None, typer.Option(help="Key of the hashes; default: in the home, made on first use.")
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Where the collector listens; default: $ARGUS_EVENTS.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    limit: Annotated[int, typer.Option(help="Anomalies to list.")] = 20,
+) -> None:
+    """Session logs of coding agents (Claude Code, Codex CLI) as events; contents are hashed with a key, never kept."""
+    import sys
+
+    from argus.config import load
+    from argus.services import imports
+    from argus.services.replay import replay as run_replay
+    from argus.services.status import printable, render_replay
+    from argus.wire.transcripts.common import Context
+    from argus.wire.transcripts.reader import format_of, read
+
+    if as_replay and (follow or to is not None):
+        raise UsageError("--replay: expected neither --follow nor --to beside it; nothing imported.")
+    if (from_start or for_ or endpoint) and not follow:
+        raise UsageError("--from-start, --for, --endpoint: expected --follow beside them; nothing imported.")
+    if len(tenant.encode("utf-8", "replace")) > 64:
+        raise UsageError("--tenant: expected at most 64 bytes; nothing imported.")
+    kind, loaded = format_of(format_), load(config)
+    context = Context(imports.load_key(key or loaded.home / "keys" / "import.key"), tenant=tenant)
+    lost = 0
+    if follow:
+        with contextlib.suppress(KeyboardInterrupt):
+            lost = imports.follow(
+                paths, context, kind=kind, endpoint=endpoint, target=to, from_start=from_start,
+                seconds=parse_duration(for_) if for_ else math.inf,
+            )  # fmt: skip
+    elif as_replay:
+        report = run_replay(read(paths, context, kind=kind), config=loaded)
+        _emit(report) if as_json else typer.echo(render_replay(report, limit=limit))
+    elif to is not None:
+        imports.to_file(read(paths, context, kind=kind), to)
+    else:
+        imports.write(read(paths, context, kind=kind), sys.stdout.buffer)
+    account = context.counts
+    typer.echo(json.dumps(account.to_dict()) if as_json else imports.render(account, printable), err=True)
+    if lost:
+        raise UnreachableError(f"{lost} events found no room at the collector; it is away, or slower than the logs.")
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

@@ -11,6 +11,9 @@ int64 ns.
             with e.model("some-model") as call:
                 call.usage(input_tokens=812, output_tokens=90, cost_nusd=1_450_000)
 
+Spans opened from a task (`with e.task("t") as task: ... task.tool("search", args)`) name it themselves, so that they
+stay its own in worker threads, callbacks and graphs that do not carry the context of their caller.
+
 Hashes of arguments and results are SHA-256 of canonical JSON: contents never leave the process, but a short, guessable
 argument can be found by trying; leave `args` out where that matters.
 """
@@ -106,6 +109,7 @@ class Emitter:
     queue_limit : events held while the collector is away or slow; beyond it they are dropped and counted
     linger_s : how long `close` and the end of the process may wait for what is still queued
     batch : events to a frame; above 1, events wait for a full frame, 50 ms, `flush` or `close`
+    wait_s : how long one event may wait for room; 0 = never, as an agent should. For importers, whom nobody awaits
 
     Raises
     ------
@@ -124,6 +128,7 @@ class Emitter:
         queue_limit: int = 10_000,
         linger_s: float = 1.0,
         batch: int = 1,
+        wait_s: float = 0.0,
     ) -> None:
         self.endpoint = endpoint or os.environ.get("ARGUS_EVENTS") or DEFAULT_ENDPOINT
         require_local(self.endpoint, "Emitter")
@@ -142,6 +147,7 @@ class Emitter:
         self._queue_limit = queue_limit
         self._linger_ms = max(0, round(linger_s * 1000))
         self._batch = batch
+        self._wait_ms = max(0, round(wait_s * 1000))
         self._begin()
         _live.add(self)
 
@@ -292,6 +298,8 @@ class Emitter:
             if self._closed:
                 raise zmq.Again
             socket = self._socket or self._open()
+            if self._wait_ms:
+                socket.poll(self._wait_ms, zmq.POLLOUT)
             socket.send(frame, zmq.DONTWAIT)
         except zmq.ZMQError:
             self._dropped += events
@@ -355,6 +363,22 @@ class TaskSpan(_Span):
         super().__init__(emitter, fields)
         self.id = name
         self._token: Token[str | None] | None = None
+
+    def emit(self, type: str, /, **fields: Any) -> bool:
+        """Send one event of this task; see Emitter.emit."""
+        return self._emitter.emit(type, **{"task": self.id, **fields})
+
+    def task(self, name: str, /, **fields: Any) -> TaskSpan:
+        """A task below this one; see Emitter.task."""
+        return self._emitter.task(name, **{"parent": self.id, **fields})
+
+    def tool(self, name: str, /, args: Any = None, **fields: Any) -> ToolSpan:
+        """A tool call of this task; see Emitter.tool."""
+        return self._emitter.tool(name, args, **{"task": self.id, **fields})
+
+    def model(self, name: str, /, **fields: Any) -> ModelSpan:
+        """A model call of this task; see Emitter.model."""
+        return self._emitter.model(name, **{"task": self.id, **fields})
 
     def __enter__(self) -> TaskSpan:
         self._fields.setdefault("parent", _task.get())

@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Generic, Protocol, Self, TypeVar
 
 import msgspec
 
@@ -115,12 +115,29 @@ def _unpacked(raw: BinaryIO) -> BinaryIO | gzip.GzipFile:
     return buffered
 
 
-class Follower:
-    """Follows a growing file of JSON lines without blocking: rotation, truncation, disappearance and return.
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Lines(Protocol[T_co]):
+    """What makes records of a growing file's bytes, block by block, and remembers a partial line between them."""
+
+    def add_block(self, block: bytes) -> Iterator[T_co]: ...
+
+    def finish(self, *, end_of_file: bool = True) -> Iterator[T_co]: ...
+
+    def skip_line(self) -> None: ...
+
+    def drop_partial(self) -> None: ...
+
+
+class Tail(Generic[T]):
+    """Follows a growing file of lines without blocking: rotation, truncation, disappearance and return.
 
     Parameters
     ----------
-    path : plain NDJSON (not gzip); need not exist yet
+    path : plain text; need not exist yet
+    lines : takes the blocks that were appended and gives records
     from_end : start with what is written from now on, not at the beginning
 
     Call `poll` from a loop. A line counts once its newline is there; a partial one is remembered. When another file
@@ -128,13 +145,14 @@ class Follower:
     shorter is read anew from its beginning (`truncations`).
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, from_end: bool = False, events_max: int = EVENTS_MAX) -> None:
+    def __init__(self, path: str | os.PathLike[str], lines: Lines[T], *, from_end: bool = False) -> None:
         self.path = Path(path)
         self.rotations = self.truncations = 0
-        self._packer = _Packer(max(1, min(events_max, EVENTS_MAX)))
+        self._packer = lines
         self._file: io.FileIO | None = None
         self._identity = (0, 0)
         self._offset = 0
+        self._parked = False
         if from_end and self._open():
             assert self._file is not None
             self._offset = self._file.seek(0, os.SEEK_END)
@@ -142,14 +160,14 @@ class Follower:
             if self._offset and not self._at_line_end():
                 self._packer.skip_line()
 
-    def poll(self, max_bytes: int = 4 << 20) -> list[Frame]:
-        """Frames of the whole lines that are there now, from at most `max_bytes` of the file.
+    def poll(self, max_bytes: int = 4 << 20) -> list[T]:
+        """Records of the whole lines that are there now, from at most `max_bytes` of the file.
 
         Raises
         ------
         UnreachableError : the file is there and cannot be read
         """
-        found: list[Frame] = []
+        found: list[T] = []
         try:
             if self._file is None and not self._open():
                 return found
@@ -167,12 +185,23 @@ class Follower:
         found.extend(self._packer.finish(end_of_file=False))
         return found
 
+    @property
+    def position(self) -> int:
+        """How far the file has been read, bytes."""
+        return self._offset
+
+    def park(self) -> int:
+        """Close the file until the next `poll`, which goes on where this one ended; returns how far that is, bytes."""
+        self.close()
+        self._parked = True
+        return self._offset
+
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    def __enter__(self) -> Follower:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -187,15 +216,19 @@ class Follower:
             return False
         about = os.fstat(file.fileno())
         self._file = file
-        self._identity = (about.st_dev, about.st_ino)
-        self._offset = 0
+        identity = (about.st_dev, about.st_ino)
+        if not self._parked or identity != self._identity:
+            self._offset = 0
+            if self._parked:
+                self._packer.drop_partial()
+        self._identity, self._parked = identity, False
         return True
 
     def _at_line_end(self) -> bool:
         assert self._file is not None
         return os.pread(self._file.fileno(), 1, self._offset - 1) == b"\n"
 
-    def _read(self, max_bytes: int, found: list[Frame]) -> int:
+    def _read(self, max_bytes: int, found: list[T]) -> int:
         """Take what was appended; returns how much of `max_bytes` is left."""
         assert self._file is not None
         descriptor = self._file.fileno()
@@ -219,10 +252,17 @@ class Follower:
             return True
         return (about.st_dev, about.st_ino) != self._identity
 
-    def _leave_file(self, found: list[Frame]) -> None:
+    def _leave_file(self, found: list[T]) -> None:
         self.rotations += 1
         found.extend(self._packer.finish())
         self.close()
+
+
+class Follower(Tail[Frame]):
+    """Follows a growing file of JSON lines (plain, not gzip) as frames; see Tail."""
+
+    def __init__(self, path: str | os.PathLike[str], *, from_end: bool = False, events_max: int = EVENTS_MAX) -> None:
+        super().__init__(path, _Packer(max(1, min(events_max, EVENTS_MAX))), from_end=from_end)
 
 
 class Stream:

@@ -124,7 +124,7 @@ def _parquet(place: Path) -> Table:
         from pyarrow import ArrowException, parquet, types
     except ImportError:
         raise UsageError(
-            f"{place}: expected pyarrow, which reads Parquet, found none; nothing read: pip install 'argus[parquet]'"
+            f"{place}: expected pyarrow, which reads Parquet, found none; nothing read: pip install 'argus-auditor[parquet]'"
         ) from None
     try:
         table = parquet.read_table(place)

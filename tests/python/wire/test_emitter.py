@@ -403,3 +403,61 @@ def test_emitter_needs_neither_numpy_nor_the_core() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_spans_of_a_task_stay_its_own_in_other_threads(collector: Collector) -> None:
+    """A worker thread does not carry the context of its caller: what is opened from the task names it."""
+    with Emitter(collector.endpoint) as emitter, emitter.task("outer") as task:
+
+        def work() -> None:
+            with task.tool("search", {"q": 1}) as call:
+                call.result("r")
+            with task.model("m") as model:
+                model.usage(input_tokens=1)
+            with task.task("inner") as inner, inner.tool("fetch"):
+                task.emit("retrieval_done")
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    events = collector.take(12)
+    assert [(e["type"], e["task"]) for e in events] == [
+        ("task_started", "outer"), ("tool_called", "outer"), ("tool_returned", "outer"), ("model_called", "outer"),
+        ("token_cost_logged", "outer"), ("model_returned", "outer"), ("task_started", "inner"),
+        ("tool_called", "inner"), ("retrieval_done", "outer"), ("tool_returned", "inner"),
+        ("task_completed", "inner"), ("task_completed", "outer"),
+    ]  # fmt: skip
+    assert events[6]["parent"] == "outer" and "args_hash" in events[1] and "result_hash" in events[2]
+
+
+def test_an_exception_leaves_spans_of_a_task_as_their_failure_and_goes_on(collector: Collector) -> None:
+    with (
+        Emitter(collector.endpoint) as emitter,
+        pytest.raises(KeyError, match="secret"),
+        emitter.task("t") as task,
+        task.tool("search"),
+    ):
+        raise KeyError("secret")
+    events = collector.take(4)
+    assert [(e["type"], e.get("ok"), e.get("error")) for e in events[2:]] == [
+        ("tool_returned", False, "KeyError"),
+        ("task_failed", False, "KeyError"),
+    ]
+    assert "secret" not in str(events)
+
+
+def test_an_importer_may_wait_for_room(tmp_path: Path) -> None:
+    """With `wait_s`, a full queue is waited for; without, the event is dropped at once."""
+    endpoint = f"ipc://{tmp_path / 'run' / 'events.sock'}"
+    with Emitter(endpoint, queue_limit=4, linger_s=0, wait_s=0.2) as emitter:
+        sent = [emitter.emit("heartbeat") for _ in range(4)]
+        began = time.monotonic()
+        assert sent == [True] * 4 and emitter.emit("heartbeat") is False
+        assert time.monotonic() - began >= 0.19
+    collector = Collector(tmp_path)
+    with Emitter(endpoint, queue_limit=1, wait_s=10.0) as emitter:
+        waiting = threading.Thread(target=lambda: [emitter.emit("heartbeat") for _ in range(3000)])
+        waiting.start()
+        assert len(collector.take(3000)) == 3000 and emitter.dropped == 0
+        waiting.join()
+    collector.inlet.close()
