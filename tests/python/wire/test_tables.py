@@ -99,5 +99,5 @@ def test_parquet_reads_as_csv_does(tmp_path: Path):
 
 def test_parquet_without_its_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(UsageError, match=r"argus\[parquet\]"):
+    with pytest.raises(UsageError, match=r"argus-auditor\[parquet\]"):
         tables.read(tmp_path / "m.parquet")
