@@ -738,7 +738,11 @@ void Hijack::load(Reader& reader) {
     agents_.load(reader);
     requests_.load(reader);
     const auto worded = [](const Words& word, std::uint8_t count) {
-        return count <= kWords && std::all_of(word.begin(), word.end(), [](std::uint16_t w) { return w < kBuckets; });
+        if (count > kWords) return false;
+        for (std::size_t i = 0; i < count; ++i) {
+            if (word[i] >= kBuckets || (i > 0 && word[i] <= word[i - 1])) return false;
+        }
+        return true;
     };
     for (std::uint32_t i = live_.oldest(); i != kNone; i = live_.newer(i)) {
         const Live& live = live_[i];
