@@ -19,6 +19,7 @@ extern const AuditorDescriptor cost_auditor;
 extern const AuditorDescriptor forecast_auditor;
 extern const AuditorDescriptor outcome_auditor;
 extern const AuditorDescriptor sequence_auditor;
+extern const AuditorDescriptor hijack_auditor;
 }  // namespace argus::auditors
 
 namespace {
@@ -46,12 +47,13 @@ void put_number(std::string& out, std::int64_t value) {
 class Maker {
 public:
     // One event: the keys of a recorded agent session, texts left out.
-    void add(std::string_view type, const std::string& task, int salt) {
+    void add(std::string_view type, const std::string& task, int salt, std::string_view text = {},
+             std::string_view name = "get_most_recent_transactions") {
         if (count_ % kBatch == 0) frames.emplace_back("\xdc\x01", 2).push_back('\0');
         ++count_;
         std::string& out = frames.back();
         const bool tool = type == "tool_called";
-        out.push_back(static_cast<char>(0x80 + (tool ? 13 : 10)));
+        out.push_back(static_cast<char>(0x80 + (tool ? 13 : text.empty() ? 10 : 11)));
         put_text(out, "v");
         out.push_back(1);
         const std::pair<std::string_view, std::string> texts[] = {
@@ -65,9 +67,13 @@ public:
         put_number(out, 1'700'000'000'000'000'000 + count_ * 1'000'000);
         put_text(out, "seq");
         put_number(out, count_);
+        if (!text.empty()) {
+            put_text(out, "text");
+            put_text(out, text);
+        }
         if (!tool) return;
         put_text(out, "tool");
-        put_text(out, "get_most_recent_transactions");
+        put_text(out, name);
         put_text(out, "args_hash");
         put_text(out, "18017451e31ac61c" + std::to_string(salt));
         put_text(out, "result_hash");
@@ -116,6 +122,25 @@ std::vector<std::string> make_frames() {
         for (int turn = 0; turn < kTurns; ++turn) {
             maker.add("model_called", task, turn);
             maker.add("tool_called", task, turn);
+        }
+        maker.add("task_completed", task, 0);
+    }
+    maker.trim();
+    return std::move(maker.frames);
+}
+
+// Tasks with a request out of 40, whose calls act: the dearest load of the auditor of hijacks.
+std::vector<std::string> make_requests() {
+    Maker maker;
+    for (int s = 0; s < kSessions; ++s) {
+        const std::string task = "a-model-of-2024/banking/request/none#" + std::to_string(s);
+        std::string request;
+        for (int i = 0; i < 16; ++i) request += "word" + std::to_string((s % 40) * (i + 3) % 97) + " ";
+        maker.add("task_started", task, 0);
+        maker.add("user_message", task, 0, request);
+        for (int turn = 0; turn < kTurns; ++turn) {
+            maker.add("model_called", task, turn);
+            maker.add("tool_called", task, turn, {}, turn % 2 == 0 ? "send_money" : "read_file");
         }
         maker.add("task_completed", task, 0);
     }
@@ -201,9 +226,10 @@ bool report_outcome_task() {
 int main() {
     const std::vector<std::string> frames = make_frames();
     const std::vector<std::string> calls = make_calls();
+    const std::vector<std::string> requests = make_requests();
     bool pass = true;
-    const auto figure = [&](const char* name, auto&& work, bool of_calls = false) {
-        const std::size_t total = (of_calls ? calls : frames).size() * kBatch;
+    const auto figure_of = [&](const std::vector<std::string>& stream, const char* name, auto&& work) {
+        const std::size_t total = stream.size() * kBatch;
         if (work() != total) {
             std::fprintf(stderr, "bench_events: %s: events were refused or spoken of; nothing timed\n", name);
             pass = false;
@@ -211,6 +237,9 @@ int main() {
         }
         const double rate = static_cast<double>(total) / best_of(3, [&] { (void)work(); });
         pass = report(name, rate, "{event}/s", "bar", rate / kBar, kBar, rate >= kBar) && pass;
+    };
+    const auto figure = [&](const char* name, auto&& work, bool of_calls = false) {
+        figure_of(of_calls ? calls : frames, name, work);
     };
     figure("events/decode", [&] { return decode_all(frames); });
     figure("events/ledger", [&] { return book_all(frames); });
@@ -225,6 +254,10 @@ int main() {
     figure("events/outcome", [&] { return ingest_all(frames, {{&auditors::outcome_auditor, {}}}); });
     pass = report_outcome_task() && pass;
     figure("events/sequence", [&] { return ingest_all(frames, {{&auditors::sequence_auditor, {}}}); });
+    figure("events/hijack", [&] { return ingest_all(frames, {{&auditors::hijack_auditor, {}}}); });
+    figure_of(requests, "events/requests/ledger", [&] { return ingest_all(requests, {}); });
+    figure_of(requests, "events/requests/hijack",
+              [&] { return ingest_all(requests, {{&auditors::hijack_auditor, {}}}); });
     figure("events/ingest", [&] { return ingest_all(frames, engine::default_auditors()); });
     return pass ? 0 : 1;
 }

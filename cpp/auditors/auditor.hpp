@@ -20,7 +20,7 @@ namespace argus::auditors {
 
 // What a deterministic rule found, in the terms the criteria are written in.
 struct Facts {
-    enum class Rule : std::uint8_t { order, loss, loop, budget, cost, forecast, drift, sequence };
+    enum class Rule : std::uint8_t { order, loss, loop, budget, cost, forecast, drift, sequence, hijack };
     Rule rule = Rule::order;
     // order: the source that broke the order
     bool lossless = false;
@@ -46,6 +46,8 @@ struct Facts {
     double ln_bf = 0.0;             // evidence that the law of tasks changed, nats
     double material_chance = 0.0;   // that the success rate moved by a material amount
     bool worse = false;
+    // hijack
+    double chance = 1.0;            // share of the agent's own tasks that hold anything as unlike their request
 };
 
 struct Verdict {

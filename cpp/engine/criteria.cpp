@@ -11,7 +11,7 @@ namespace {
 using auditors::Facts;
 using auditors::Verdict;
 
-enum Row : std::size_t { kC1, kC2, kC4, kW1, kW2, kW3, kW4, kW5 };
+enum Row : std::size_t { kC1, kC2, kC4, kW1, kW2, kW3, kW4, kW5, kW8 };
 
 constexpr Option kC1Options[] = {{"share", "1", 1.0, 0.01, 1.0, "share of the cap at which it counts as reached"}};
 
@@ -66,6 +66,11 @@ constexpr Option kW5Options[] = {
     {"window_s", "s", 600, 1, 1e6, "within so long"},
 };
 
+// Off by default: benign tasks are spoken of at the auditor's flagged_share, which is no ground for a stop.
+constexpr Option kW8Options[] = {
+    {"chance", "1", 0, 0, 0.2, "share of the agent's own tasks at most as unlike their request; 0 = never a warning"},
+};
+
 constexpr CriterionDescriptor kRows[] = {
     {"C1", Severity::critical, "metered and reserved spend reaches an absolute cap", kC1Options},
     {"C2", Severity::critical, "a long loop of result-equal calls that also spends or lasts", kC2Options},
@@ -75,6 +80,7 @@ constexpr CriterionDescriptor kRows[] = {
     {"W3", Severity::warning, "a loop of result-equal calls that also spends or lasts", kW3Options},
     {"W4", Severity::warning, "the success of tasks fell, with evidence and by a material amount", kW4Options},
     {"W5", Severity::warning, "events in an order or with an identity that cannot be right", kW5Options},
+    {"W8", Severity::warning, "an acting call unlike those that like requests led to before", kW8Options},
 };
 
 // Exact integers: a share is taken to 1e-9, products to 128 bits; doubles would lose nano-USD beyond 2^53.
@@ -177,6 +183,10 @@ Verdict Criteria::judge_drift(const Facts& f) const noexcept {
     return enabled_[kW4] && holds ? Verdict{Severity::warning, "W4"} : Verdict{};
 }
 
+Verdict Criteria::judge_hijack(const Facts& f) const noexcept {
+    return enabled_[kW8] && f.chance <= value(kW8, 0) ? Verdict{Severity::warning, "W8"} : Verdict{};
+}
+
 Verdict Criteria::judge(const Facts& facts, const events::Ledger& ledger, Nanos now) const {
     switch (facts.rule) {
         case Facts::Rule::loss:
@@ -186,6 +196,7 @@ Verdict Criteria::judge(const Facts& facts, const events::Ledger& ledger, Nanos 
         case Facts::Rule::cost: return judge_cost(facts);
         case Facts::Rule::forecast: return judge_forecast(facts);
         case Facts::Rule::drift: return judge_drift(facts);
+        case Facts::Rule::hijack: return judge_hijack(facts);
         case Facts::Rule::order: break;
     }
     if (!enabled_[kW5]) return {};

@@ -53,7 +53,7 @@ TEST_CASE("criteria: every row documents itself and its defaults lie within thei
             CHECK(std::string(o.documentation).size() > 5);
         }
     }
-    CHECK(names == std::set<std::string>{"C1", "C2", "C4", "W1", "W2", "W3", "W4", "W5"});
+    CHECK(names == std::set<std::string>{"C1", "C2", "C4", "W1", "W2", "W3", "W4", "W5", "W8"});
 }
 
 TEST_CASE("criteria: loops stand on both sides of each bar") {
@@ -122,6 +122,19 @@ TEST_CASE("criteria: a forecast warns from its probability on") {
     f.exhaust_probability = 0.9;
     CHECK(b.judge(f) == "W1");
     f.exhaust_probability = 0.899;
+    CHECK(b.judge(f).empty());
+}
+
+TEST_CASE("criteria: a call that does not fit its request warns only where a share was given") {
+    Bench b;
+    Facts f;
+    f.rule = Facts::Rule::hijack;
+    f.chance = 0.01;
+    CHECK(b.judge(f).empty());
+    const double share[] = {0.01};
+    b.criteria.configure("W8", share);
+    CHECK(b.judge(f) == "W8");
+    f.chance = 0.0101;
     CHECK(b.judge(f).empty());
 }
 
