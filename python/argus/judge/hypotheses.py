@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from argus.schema import Hypothesis
 
+_TOLD_BY_KIND = ("causal", "cost", "forecast", "hijack", "outcome", "sequence")
 _UNLIKELY = 0.02  # a kind that a cause does not list may still occur beside it
 
 
@@ -30,13 +31,13 @@ _CAUSES = (
     _Cause(
         "runaway loop: the agent repeats the same call with the same result",
         0.20,
-        {"loop": 0.95, "budget": 0.6},
+        {"loop": 0.95, "budget": 0.6, "cost.loop": 0.7, "forecast.exhaustion": 0.3},
         "a call in the run with another result, or spend that stays flat",
     ),
     _Cause(
         "task larger than its budget: spend without repetition",
         0.15,
-        {"budget": 0.95, "loop": 0.05},
+        {"budget": 0.95, "loop": 0.05, "forecast.exhaustion": 0.6, "cost.size": 0.2},
         "equal calls with equal results in the same minutes",
     ),
     _Cause(
@@ -58,7 +59,7 @@ _CAUSES = (
     _Cause(
         "worker died before it could report an end",
         0.10,
-        {"causal.missing_terminal": 0.9, "causal.seq_gap": 0.15},
+        {"causal.missing_terminal": 0.9, "causal.seq_gap": 0.15, "sequence.counts": 0.2},
         "a process of the task is still alive",
     ),
     _Cause(
@@ -85,6 +86,60 @@ _CAUSES = (
         "the same faults from a source with another client library",
     ),
     _Cause(
+        "the agent circles in calls of its model: the context grows, nothing new comes of it",
+        0.10,
+        {"cost.loop": 0.9, "loop": 0.2, "forecast.exhaustion": 0.3},
+        "new results, files or words of a user between the calls",
+    ),
+    _Cause(
+        "the price of the model changed, or another model answers",
+        0.08,
+        {"cost.price": 0.95, "forecast.exhaustion": 0.2},
+        "the provider's price list and the model's name are as before",
+    ),
+    _Cause(
+        "contexts or answers grew",
+        0.08,
+        {"cost.size": 0.9, "forecast.exhaustion": 0.3, "outcome.mix": 0.1},
+        "the same requests have the same size",
+    ),
+    _Cause(
+        "failing calls are tried again and again",
+        0.08,
+        {"cost.retry": 0.9, "cost.rate": 0.5},
+        "each call has its own input",
+    ),
+    _Cause(
+        "more work came than usual",
+        0.08,
+        {"cost.rate": 0.85, "forecast.exhaustion": 0.3},
+        "as many users and tasks as before",
+    ),
+    _Cause(
+        "the model, its version or its prompt does the task worse",
+        0.10,
+        {"outcome.success": 0.8, "outcome.mix": 0.7, "cost.size": 0.1},
+        "the same version on the same requests succeeds as before",
+    ),
+    _Cause(
+        "other requests came, the agent is the same",
+        0.08,
+        {"outcome.mix": 0.6, "sequence.order": 0.3, "sequence.unseen_step": 0.3, "cost.size": 0.2},
+        "the view that carried the evidence is success at equal calls and tools",
+    ),
+    _Cause(
+        "a new version takes other steps",
+        0.08,
+        {"sequence.unseen_step": 0.6, "sequence.order": 0.6, "sequence.counts": 0.5, "outcome.mix": 0.3},
+        "no deployment or change of version in the last hour",
+    ),
+    _Cause(
+        "an instruction that was not the user's steers the agent (prompt injection)",
+        0.05,
+        {"hijack.unasked_call": 0.95, "sequence.unseen_step": 0.2},
+        "the user's own words ask for the call",
+    ),
+    _Cause(
         "the host is short of a resource",
         0.10,
         {"host.system.memory": 0.6, "host.system.paging": 0.6, "host.system.pressure": 0.7, "host.system.cpu": 0.5},
@@ -106,11 +161,11 @@ _CAUSES = (
 
 
 def kind_of(family: str, series: str) -> str:
-    """The kind an anomaly has in the table: `loop`, `budget`, `causal.<kind>`, `host.system.<group>` or its family."""
+    """The kind an anomaly has in the table: `loop`, `budget`, `<auditor>.<kind>`, `host.system.<group>` or its family."""
     if family == "host":
         return "host." + ".".join(series.split("{", 1)[0].split(".")[:2])
     head = series.split(".", 1)[0]
-    return head if head in ("loop", "budget") else series if head == "causal" else str(family)
+    return head if head in ("loop", "budget") else series if head in _TOLD_BY_KIND else str(family)
 
 
 def rank(kinds: Iterable[str], *, limit: int = 3, floor: float = 0.01) -> list[Hypothesis]:

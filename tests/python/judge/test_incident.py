@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from argus.judge import hypotheses
 from argus.judge.incident import IncidentBook, cause_of
 from argus.killswitch.issues import issue_key
@@ -104,4 +106,36 @@ def test_posteriors_are_shares():
 
 def test_cause_names():
     assert cause_of(anomaly(1, "loop.period_3")) == "runaway"
+    assert cause_of(anomaly(1, "cost.price")) == "runaway"
+    assert cause_of(anomaly(1, "forecast.exhaustion")) == "runaway"
     assert cause_of(anomaly(1, "system.cpu.time{cpu.mode=user}")) == "host:system.cpu.time"
+
+
+@pytest.mark.parametrize(
+    ("kinds", "cause"),
+    [
+        (["loop", "budget"], "runaway loop"),
+        (["budget"], "task larger than its budget"),
+        (["cost.loop"], "the agent circles"),
+        (["cost.price"], "the price of the model"),
+        (["cost.size"], "contexts or answers grew"),
+        (["cost.retry", "cost.rate"], "failing calls"),
+        (["cost.rate"], "more work came"),
+        (["outcome.success"], "the model, its version"),
+        (["sequence.order", "sequence.unseen_step"], "a new version"),
+        (["hijack.unasked_call"], "an instruction that was not the user's"),
+        (["causal.missing_terminal"], "worker died"),
+    ],
+)
+def test_what_was_found_puts_its_cause_first(kinds: list[str], cause: str):
+    ranked = hypotheses.rank(kinds)
+    assert ranked[0].cause.startswith(cause)
+    assert ranked[0].evidence_for == sorted(kinds)
+    assert ranked[0].posterior > 0.3
+
+
+def test_each_auditor_that_speaks_has_causes_of_its_own():
+    for series in ("cost.size", "forecast.exhaustion", "hijack.unasked_call", "outcome.mix", "sequence.order"):
+        assert hypotheses.kind_of("economic", series) == series
+    assert hypotheses.kind_of("economic", "loop.period_3") == "loop"
+    assert hypotheses.kind_of("self", "alarm_budget") == "self"
