@@ -90,7 +90,7 @@ struct Live {
     Near near;
     std::uint8_t words = 0, calls = 0;
     std::uint8_t worst = 0;  // largest score, a bin
-    bool judged = false, flagged = false, spoken = false;
+    std::uint8_t judged = 0, flagged = 0, spoken = 0;  // no bool, which a damaged state could not be read into
     Words word{};
     std::array<Call, kCalls> call{};
     InlineText<64> request;  // event
@@ -103,7 +103,7 @@ struct Record {
     std::array<std::uint8_t, kRecorded> tool{};
     std::uint8_t calls = 0;
     std::uint8_t score = 0;  // a bin
-    bool scored = false;     // there were enough tasks with a like request
+    std::uint8_t scored = 0;     // there were enough tasks with a like request
 };
 
 struct Agent {
