@@ -103,7 +103,7 @@ struct Record {
     std::array<std::uint8_t, kRecorded> tool{};
     std::uint8_t calls = 0;
     std::uint8_t score = 0;  // a bin
-    std::uint8_t scored = 0;     // there were enough tasks with a like request
+    std::uint8_t scored = 0;  // there were enough tasks with a like request
 };
 
 struct Agent {
