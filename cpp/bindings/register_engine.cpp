@@ -331,19 +331,33 @@ void bind_running(py::class_<Engine>& c) {
                  }
                  return to_python(found);
              })
-        .def("snapshot",
-             [](const Engine& engine) {
-                 const auto state = engine.snapshot();
-                 return py::bytes(reinterpret_cast<const char*>(state.data()), state.size());
-             })
-        .def("restore", [](Engine& engine, const py::bytes& state) {
+        .def("suspend", [](Engine& engine, const std::vector<std::pair<std::string, bool>>& patterns) {
+            std::vector<Engine::Suspension> suspensions;
+            for (const auto& [series, anew] : patterns) suspensions.push_back({series, anew});
+            engine.suspend(std::move(suspensions));
+        })
+        .def("suspended", &Engine::suspended);
+}
+
+py::bytes to_bytes(const std::vector<std::byte>& state) {
+    return {reinterpret_cast<const char*>(state.data()), state.size()};
+}
+
+void bind_state(py::class_<Engine>& c) {
+    const auto taking = [](void (Engine::*take)(std::span<const std::byte>)) {
+        return [take](Engine& engine, const py::bytes& state) {
             const std::string_view view = state;
             try {
-                engine.restore(std::as_bytes(std::span(view)));
+                (engine.*take)(std::as_bytes(std::span(view)));
             } catch (const CodecError& error) {
                 throw py::value_error(error.what());
             }
-        });
+        };
+    };
+    c.def("snapshot", [](const Engine& engine) { return to_bytes(engine.snapshot()); })
+        .def("restore", taking(&Engine::restore))
+        .def("learned", [](const Engine& engine) { return to_bytes(engine.learned()); })
+        .def("learn_from", taking(&Engine::learn_from));
 }
 
 void bind_stops(py::class_<Engine>& c) {
@@ -465,6 +479,7 @@ void register_engine(py::module_& m) {
                "processes"_a, "window_ms"_a, "bursts"_a, "detectors"_a, "auditors"_a, "criteria"_a, "caps_nusd"_a,
                "caps_strict"_a, "prices"_a, "false_alarms_per_day"_a, "history_rows"_a, "guard_every_session"_a);
     bind_running(engine);
+    bind_state(engine);
     bind_stops(engine);
     bind_reading(engine);
 }

@@ -40,6 +40,8 @@ NUSD_PER_USD: Final = 1_000_000_000
 _INT64_MAX: Final = 2**63 - 1
 _UNIX_PATH_MAX: Final = 107  # sun_path less its terminator
 _INTERVAL_MS: Final = (10, 60_000)
+_CLOCK: Final = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d")
+DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _ENDPOINT: Final = re.compile(
     r"(?:tcp://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.*-]+):(?P<port>\d{1,5})|ipc://(?P<path>[^\x00]+)|inproc://\S+)"
@@ -169,6 +171,15 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
 
     tick_ms: Annotated[int, _bounded("Time between steps of the engine.", *_INTERVAL_MS, "ms")] = 1000
     history_secs: Annotated[int, _bounded("Window of values kept in memory.", 60, 86_400, "s")] = 3600
+
+
+class MaintenanceSettings(Struct, frozen=True, kw_only=True):
+    """Hours in which series are observed but neither judged nor learned from."""
+
+    at: Annotated[str, _text("When it begins, UTC.", "clock")]
+    length_secs: Annotated[int, _bounded("How long it lasts.", 60, 7 * 86_400, "s")]
+    days: Annotated[tuple[str, ...], _text("Days on which it begins: mon, tue, ...; empty = every day.", "texts")] = ()
+    series: Annotated[tuple[str, ...], _text("Patterns of the series' names, such as system.disk.*.", "texts")] = ("*",)
 
 
 class Killswitch(Struct, frozen=True, kw_only=True):
@@ -309,6 +320,7 @@ class Config(Struct, frozen=True, kw_only=True):
     auditors: dict[str, LeafSettings] = {}
     criteria: dict[str, LeafSettings] = {}
     alarms: Alarms = Alarms()
+    maintenance: dict[str, MaintenanceSettings] = {}
     engine: EngineSettings = EngineSettings()
     bursts: Bursts = Bursts()
     killswitch: Killswitch = Killswitch()
@@ -408,6 +420,8 @@ class _Key(Struct, frozen=True, kw_only=True):
                 return "list of 'tcp://host:port' or 'ipc://path'"
             case "texts":
                 return "list of texts"
+            case "clock":
+                return "'HH:MM'"
         return "text"
 
 
@@ -446,6 +460,8 @@ def _keys(table: type[Struct]) -> tuple[_Key, ...]:
             hint = next(part for part in get_args(hint) if part is not type(None))
         kind_type, meta = get_args(hint)[0], get_args(hint)[1]
         default = item.default_factory() if item.default_factory is not msgspec.NODEFAULT else item.default
+        if default is msgspec.NODEFAULT:
+            default = ...
         extra = meta.extra or {}
         choices = get_args(kind_type) if get_origin(kind_type) is Literal else ()
         kind = "choice" if choices else {bool: "boolean", int: "integer", float: "number"}.get(kind_type, "text")
@@ -500,7 +516,7 @@ def _source(values: dict[str, Any]) -> SourceSettings:
 
 
 class _Group(Struct, frozen=True):
-    """A table of tables: `[sources.<name>]`; `named` holds the known names, None = any name (prices)."""
+    """A table of tables: `[sources.<name>]`; `named` holds the known names; with `open_keys` any other is free."""
 
     noun: str
     named: dict[str, tuple[_Key, ...]]
@@ -525,6 +541,8 @@ def _schema(catalogue: Catalogue) -> dict[str, type[Struct] | _Group]:
         )
 
     price_keys = _keys(Price)
+    # A model's own price must be stated: the defaults are those of the unknown model.
+    own_price_keys = tuple(msgspec.structs.replace(key, default=...) for key in price_keys)
     return {
         "state": State,
         "host": HostRoots,
@@ -538,6 +556,9 @@ def _schema(catalogue: Catalogue) -> dict[str, type[Struct] | _Group]:
         "engine": EngineSettings,
         "bursts": Bursts,
         "alarms": Alarms,
+        "maintenance": _Group(
+            "a window", {}, {}, lambda values: MaintenanceSettings(**values), _keys(MaintenanceSettings)
+        ),
         "detectors": leaves("a detector", catalogue.detectors),
         "auditors": leaves("an auditor", catalogue.auditors),
         "criteria": leaves("a criterion", catalogue.criteria),
@@ -547,7 +568,7 @@ def _schema(catalogue: Catalogue) -> dict[str, type[Struct] | _Group]:
             {"default": price_keys},
             {"default": "Upper bound for models without a table of their own: at least the dearest that you use."},
             lambda values: Price(**values),
-            price_keys,
+            own_price_keys,
         ),
         "killswitch": Killswitch,
         "inlets": Inlets,
@@ -705,8 +726,7 @@ def _group(path: Path_, group: _Group, given: dict[str, Any], problems: _Problem
         if name in tables:
             continue
         if group.open_keys:
-            # A model's own price must be stated: the defaults are those of the unknown model.
-            tables[name] = tuple(msgspec.structs.replace(k, default=...) for k in group.open_keys)
+            tables[name] = group.open_keys
         else:
             problems.unknown((*path, name), f"the name of {group.noun}", list(group.named))
     built = {}
@@ -781,6 +801,8 @@ def _convert(key: _Key, given: Any) -> tuple[bool, Any]:
             return isinstance(given, str) and (given == "" or _is_endpoint(given)), given
         case "address":
             return isinstance(given, str) and (given == "" or _is_address(given)), given
+        case "clock":
+            return isinstance(given, str) and _CLOCK.fullmatch(given) is not None, given
         case "endpoints":
             return isinstance(given, list) and all(isinstance(g, str) and _is_endpoint(g) for g in given), given
         case "texts":
@@ -855,6 +877,10 @@ def _check_together(parts: dict[str, Any], problems: _Problems) -> None:
     if inlets.ipc and not _is_endpoint(inlets.ipc):
         size = len(inlets.ipc.removeprefix("ipc://").encode())
         problems.add(("inlets", "ipc"), f"a path of at most {_UNIX_PATH_MAX} bytes", f"{size} in {inlets.ipc!r}")
+    for name, window in parts["maintenance"].items():
+        for index, day in enumerate(window.days):
+            if day not in DAYS:
+                problems.add(("maintenance", name, "days", str(index)), f"one of {', '.join(DAYS)}", _found(day))
     web, otlp = parts["outlets"].prometheus, inlets.otlp
     used: dict[str, Path_] = {}
     for path, endpoint in (
@@ -1020,7 +1046,7 @@ def _reference(keys: tuple[_Key, ...], settings: Struct) -> Iterator[str]:
         value = settings.options[key.field] if _is_option(key, settings) else getattr(settings, key.field)  # type: ignore[attr-defined]
         notes = [
             key.expected if key.kind in ("integer", "number", "choice") else "",
-            f"default {_toml(key, key.default)}",
+            "must be stated" if key.default is ... else f"default {_toml(key, key.default)}",
         ]
         about = f"{key.documentation} " if key.documentation else ""
         unit = f"{key.unit}, " if key.unit else ""

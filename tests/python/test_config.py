@@ -262,6 +262,22 @@ def test_money_is_exact(tmp_path, written, nano):
     assert nano == read(tmp_path, f"[budgets]\nsession_usd = {written}\n").budgets.session_nusd
 
 
+def test_maintenance_windows_are_named_and_state_when_and_how_long(tmp_path):
+    config = read(tmp_path, '[maintenance.backup]\nat = "02:30"\nlength_secs = 5400\ndays = ["sun"]\n')
+    window = config.maintenance["backup"]
+    assert ("02:30", 5400, ["sun"], ("*",)) == (window.at, window.length_secs, window.days, window.series)
+    for text, message in (
+        ('at = "2:30"\nlength_secs = 60', "at: expected 'HH:MM', found '2:30'"),
+        ('at = "02:30"', r"length_secs: expected integer in \[60, 604800\], found nothing"),
+        (
+            'at = "02:30"\nlength_secs = 60\ndays = ["sun", "someday"]',
+            "days.1: expected one of mon, .* found 'someday'",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read(tmp_path, f"[maintenance.backup]\n{text}\n")
+
+
 def test_prices_of_models_stand_beside_the_upper_bound(tmp_path):
     config = read(tmp_path, '[prices."a.b/c"]\ninput_usd_per_mtok = 2\noutput_usd_per_mtok = "0"\n')
     assert {"default", "a.b/c"} == set(config.prices)

@@ -22,6 +22,8 @@ explain_app = typer.Typer(no_args_is_help=True, help="Why Argus judges as it doe
 config_app = typer.Typer(no_args_is_help=True, help="The configuration in force.")
 app.add_typer(explain_app, name="explain")
 app.add_typer(config_app, name="config")
+maintenance_app = typer.Typer(no_args_is_help=True, help="Series that are for a while neither judged nor learned from.")
+app.add_typer(maintenance_app, name="maintenance")
 
 ScopeOption = Annotated[str, typer.Option("--scope", help="host, or kind:id with kind tenant, agent, session or task.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; written into flag and journal.")]
@@ -375,6 +377,71 @@ def ack(
     request = {"verb": "ack", "key": key, "true_alarm": true_alarm, "actor": _actor(actor)}
     reply = CommandClient(load(config).home).request(request)
     typer.echo(f"{key} acknowledged as {'true' if true_alarm else 'false'}; {len(reply['series'])} series")
+
+
+SeriesOption = Annotated[
+    list[str] | None, typer.Option("--series", help="Pattern of series' names, such as 'system.disk.*'; default: all.")
+]
+
+
+def _maintain(config: Path | None, **request: Any) -> dict[str, Any]:
+    from argus.config import load
+    from argus.wire.zmq import CommandClient
+
+    return CommandClient(load(config).home).request({"verb": "maintenance", **request})
+
+
+def _show_windows(reply: dict[str, Any]) -> None:
+    from argus.services.maintenance import Window, window_words
+
+    windows = [msgspec.convert(window, Window) for window in reply["windows"]]
+    typer.echo(window_words(windows, reply["suspended"]) or "every series is judged")
+
+
+@maintenance_app.command("begin")
+def maintenance_begin(
+    length: Annotated[str, typer.Option("--for", help="How long: 30m, 2h.")],
+    reason: ReasonOption,
+    series: SeriesOption = None,
+    name: Annotated[str, typer.Option("--name", help="Name of the window; default: chosen.")] = "",
+    actor: ActorOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Leave series alone for a while: they raise no alarm and nothing is learned of them. Caps and stops go on."""
+    begun = {"begin": "maintenance", "seconds": parse_duration(length), "series": series or ["*"]}
+    _show_windows(_maintain(config, **begun, name=name, reason=reason, actor=_actor(actor)))
+
+
+@maintenance_app.command("end")
+def maintenance_end(
+    name: Annotated[str, typer.Argument(help="Name of the window; see argus maintenance list.")],
+    config: ConfigOption = None,
+) -> None:
+    """Judge the series again."""
+    _show_windows(_maintain(config, end=name))
+
+
+@maintenance_app.command("list")
+def maintenance_list(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """The windows that are open now, scheduled ones too."""
+    reply = _maintain(config)
+    if as_json:
+        _emit(reply["windows"])
+    else:
+        _show_windows(reply)
+
+
+@app.command()
+def deployed(
+    version: Annotated[str, typer.Argument(help="What was deployed; written into the journal.")],
+    settle: Annotated[str, typer.Option("--settle", help="Time until it runs as it will.")] = "10m",
+    series: SeriesOption = None,
+    actor: ActorOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Say that the host now runs something else: its series are left alone until that has settled, then learned anew."""
+    begun = {"begin": "deployment", "seconds": parse_duration(settle), "series": series or ["*"]}
+    _show_windows(_maintain(config, **begun, reason=version, actor=_actor(actor)))
 
 
 @explain_app.command("budget")

@@ -435,6 +435,36 @@ class Engine:
         sample: list[dict[str, Any]] = self._core.quarantine()
         return sample
 
+    def suspend(self, patterns: Iterable[tuple[str, bool]]) -> None:
+        """Leave series alone: observed and kept, but neither judged nor learned from.
+
+        Parameters
+        ----------
+        patterns : glob of full series names (fnmatch(3)), and whether, once it no longer holds, the series' next value is
+            the new normal. Replaces the patterns before.
+        """
+        self._core.suspend(list(patterns))
+
+    def suspended(self) -> int:
+        """Live series that are left alone."""
+        return self._core.suspended()
+
+    def learned(self) -> bytes:
+        """What was learned of the series, without the event plane: versioned, checksummed."""
+        return bytes(self._core.learned())
+
+    def learn_from(self, state: bytes) -> None:
+        """Go on from `learned()` of an engine with the same options; a series in another slot starts afresh.
+
+        Raises
+        ------
+        UsageError : the state is damaged, of another version, or of an engine with other options; nothing changes
+        """
+        try:
+            self._core.learn_from(state)
+        except ValueError as error:
+            raise UsageError(f"learned state: {error}; the series are learned afresh") from None
+
     def snapshot(self) -> bytes:
         """State of detectors and auditors: versioned, checksummed."""
         return bytes(self._core.snapshot())

@@ -31,6 +31,7 @@ from argus.record.keys import SigningKey, open_keys
 from argus.record.writer import JournalWriter
 from argus.schema import Anomaly, Flag, Incident, IncidentState, Scope, ScopeKind, Severity, StopKind
 from argus.services import explain
+from argus.services.maintenance import Calendar, Window, WindowKind, suspensions, window_words
 from argus.services.metrics import Metrics
 from argus.services.sessions import SessionRequest, Sessions
 from argus.services.status import NOT_OBSERVED, anomaly_line, busiest, host_line, printable
@@ -45,6 +46,7 @@ _FOLLOW_S = 0.1
 _FRAMES_PER_TURN = 8  # each may hold 1,024 events: the heartbeat must not wait for more
 _LINES_PER_TICK = 50
 _HOST_LATE_S = 10.0
+_LEARNED_S = 300.0  # what was learned is written so often
 _SCOPE_KINDS = frozenset(map(str, ScopeKind))
 _ABSOLUTE = frozenset({"C1"})  # criteria that no hold suppresses
 _ACTOR = "argus"
@@ -54,6 +56,18 @@ class _IssueDue(NamedTuple):
     incident: Incident
     verified: bool | None
     stopped: tuple[str, ...]
+
+
+class MaintenanceRequest(msgspec.Struct, kw_only=True):
+    """A command about maintenance windows: begin one, end one by name, or neither to list them."""
+
+    begin: WindowKind | None = None
+    series: tuple[str, ...] = ("*",)
+    seconds: float = 0.0
+    name: str = ""
+    reason: str = ""
+    actor: str = ""
+    end: str = ""
 
 
 class Collector:
@@ -101,6 +115,10 @@ class Collector:
         self._last_trouble = ""
         self._told_blind: set[str] = set()
         self._host_seen = (self._started, NOT_OBSERVED)
+        self._calendar = Calendar(config.maintenance, config.home / "maintenance.json")
+        self._windows: list[Window] = []
+        self._suspended: list[tuple[str, bool]] = []
+        self._learned_next = self._started + _LEARNED_S
 
     def run(self, seconds: float | None = None) -> int:
         """Collect until Ctrl-C, SIGTERM or `seconds` have passed; returns the exit status.
@@ -141,6 +159,7 @@ class Collector:
         self._issues = stack.enter_context(IssueFiler(home / "issues"))
         self._engine = stack.enter_context(Engine(config))
         self._engine.attach_control(str(config.control / "epoch"))
+        self._take_up_learned()
         self._open_sockets(stack)
         recovered = self._control.recover()
         self._adopt_flags(recovered=True)
@@ -148,6 +167,25 @@ class Collector:
         self._look_at_control()
         self._control.heartbeat()
         self._engine.start()
+
+    def _take_up_learned(self) -> None:
+        """Go on from what was learned before a restart; what cannot be read is told, and learned afresh."""
+        try:
+            self._calendar.read()
+        except UsageError as error:
+            self._trouble(error)
+        path = self._config.home / "learned.bin"
+        try:
+            self._engine.learn_from(path.read_bytes())
+        except FileNotFoundError:
+            return
+        except (UsageError, OSError) as error:
+            self._trouble(UsageError(f"{path}: {error}"))
+
+    def _keep_learned(self) -> None:
+        """Hand what was learned to the disk thread, which replaces the file whole."""
+        state, path = self._engine.learned(), self._config.home / "learned.bin"
+        self._on_disk(lambda: _replace(path, state))
 
     def _open_sockets(self, stack: ExitStack) -> None:
         config, home = self._config, self._config.home
@@ -263,6 +301,7 @@ class Collector:
                 deadline = min(deadline, until)
             self._turn(max(0.0, deadline - time.monotonic()))
         self._say_status()
+        self._keep_learned()
         return 0
 
     def _turn(self, wait_s: float) -> None:
@@ -325,13 +364,34 @@ class Collector:
             self._http_rejected = self._http.rejected
             words = self._http.quarantine()
             self._on_disk(lambda: _keep_sample(self._config.home / "quarantine" / "rejected_http.ndjson", words))
+        self._renew_windows()
         found = self._engine.step()
         if found:
             self._handle(found, self._engine.decisions())
+        if (now := time.monotonic()) >= self._learned_next:
+            self._learned_next = now + _LEARNED_S
+            self._keep_learned()
         self._metrics.publish(self._engine, self._numbers)
         for session in self._sessions.orphaned():
             self._writer.put("session_orphaned", {"session": session.request.session, "pid": session.request.pid})
             self._release(session.request.session)
+
+    def _renew_windows(self) -> None:
+        """Open and close maintenance windows when their time has come, and say so."""
+        windows = self._calendar.open_at(time.time_ns())
+        if windows == self._windows:
+            return
+        before, self._windows = {w.name: w for w in self._windows}, windows
+        for window in windows:
+            if window.name not in before:
+                self._writer.put("maintenance_began", msgspec.structs.asdict(window), actor=window.actor or _ACTOR)
+                self._say(f"{window.kind} {printable(window.name)} begins: {', '.join(map(printable, window.series))}")
+        for name in before.keys() - {w.name for w in windows}:
+            self._writer.put("maintenance_ended", {"name": name})
+            self._say(f"{before[name].kind} {printable(name)} has ended")
+        if (wanted := suspensions(windows)) != self._suspended:
+            self._suspended = wanted
+            self._engine.suspend(wanted)
 
     def _beat(self) -> None:
         self._control.heartbeat()
@@ -538,10 +598,32 @@ class Collector:
                 return {"budget": explain.budget(self._engine.budget())}
             case "ack":
                 return self._acknowledge(str(request["key"]), bool(request["true_alarm"]), str(request["actor"]))
+            case "maintenance":
+                return self._maintain(msgspec.convert(_without_verb(request), MaintenanceRequest))
         raise UsageError(
-            "command: expected ping, register, finished, status, incidents, budget or ack, "
+            "command: expected ping, register, finished, status, incidents, budget, ack or maintenance, "
             f"found {request.get('verb')!r}"
         )
+
+    def _maintain(self, request: MaintenanceRequest) -> dict[str, Any]:
+        """Begin, end or list maintenance windows and deployments."""
+        now = time.time_ns()
+        if request.begin is not None:
+            self._calendar.begin(
+                request.begin,
+                request.series,
+                request.seconds,
+                now=now,
+                name=request.name,
+                reason=request.reason,
+                actor=request.actor,
+            )
+        elif request.end:
+            self._calendar.end(request.end, now=now)
+        if request.begin is not None or request.end:
+            self._on_disk(self._calendar.save)
+            self._renew_windows()
+        return {"windows": msgspec.to_builtins(self._windows), "suspended": self._engine.suspended()}
 
     def _acknowledge(self, key: str, true_alarm: bool, actor: str) -> dict[str, Any]:
         """A person judges an open incident: its series' alarms count against the budget, or no longer do."""
@@ -613,6 +695,8 @@ class Collector:
             f"incidents {len(self._book)}",
             f"flags {printable(flags, 120)}",
         ]
+        if self._windows:
+            parts.append(printable(window_words(self._windows, self._engine.suspended()), 160))
         return " | ".join(parts)
 
     def _host_words(self, latest: Latest) -> str:
@@ -644,6 +728,7 @@ class Collector:
             "argus_journal_shed_decisions_total": written.shed_decisions,
             "argus_journal_shed_samples_total": written.shed_samples,
             "argus_journal_written_total": written.written,
+            "argus_series_suspended": self._engine.suspended(),
             "argus_sessions": len(self._sessions),
         }
         if self._publisher is not None:
@@ -679,7 +764,18 @@ class Collector:
             "flags": [f"{f.kind} {f.scope}" for f in self._standing.values()],
             "incidents": len(self._book),
             "sessions": [s.request.session for s in self._sessions],
+            "maintenance": window_words(self._windows, self._engine.suspended()),
         }
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Replace a file whole and durably."""
+    fresh = path.with_suffix(".tmp")
+    with fresh.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
 
 
 def _keep_sample(path: Path, sample: list[dict[str, Any]]) -> None:

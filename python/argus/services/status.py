@@ -102,6 +102,8 @@ def render_status(reply: Mapping[str, Any]) -> str:
         f"host    {reply['host_line']}; {reply['series']} series, {reply['processes']} processes",
     ]
     lines.append(f"        {entity_words(reply['entity'])}")
+    if reply["maintenance"]:
+        lines.append(f"        {printable(reply['maintenance'], 300)}")
     for source in reply["sources_read"]:
         trouble = f"  {printable(source['error'])}" if source["error"] else ""
         lines.append(

@@ -71,6 +71,7 @@ def reply(**fields: Any) -> dict[str, Any]:
             "host_line": status.host_line(latest.names, latest.values),
             "processes": 4,
             "entity": {"bits": 0.0, "drivers": [], "shares": []},
+            "maintenance": "",
             "accepted": 7,
             "rejected_total": 2,
             "shed": 0,
