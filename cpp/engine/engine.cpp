@@ -12,7 +12,7 @@ namespace argus::engine {
 namespace {
 
 constexpr std::uint32_t kStateMagic = 0x41524753;  // "SGRA" on disk
-constexpr std::uint32_t kStateVersion = 3;
+constexpr std::uint32_t kStateVersion = 4;
 
 std::string format_number(double value) {
     char text[32];
