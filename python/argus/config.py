@@ -650,6 +650,16 @@ def load(
     return _build(document, _schema(read_catalogue(catalog)), environ, problems)
 
 
+def lines_of(path: str | os.PathLike[str] | None) -> dict[Path_, int]:
+    """The line of every key that a configuration file sets; none of embedded defaults.
+
+    Raises
+    ------
+    ConfigError : as `load`
+    """
+    return {} if path is None else _read(Path(path))[1].lines
+
+
 def _read(path: Path) -> tuple[dict[str, Any], _Problems]:
     """Document and line table of a file."""
     try:

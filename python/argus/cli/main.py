@@ -181,20 +181,56 @@ def replay(
     file: Annotated[
         str, typer.Argument(help="NDJSON events, .gz too; - = standard input; or a .csv, .parquet of metrics.")
     ],
+    labels: Annotated[
+        Path | None, typer.Option(help="JSON lines of what is known: a name, and bad or success; default: task ends.")
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
-    limit: Annotated[int, typer.Option(help="Anomalies to list.")] = 20,
+    limit: Annotated[int, typer.Option(help="Stops and anomalies to list.")] = 20,
 ) -> None:
-    """What Argus would have found and stopped in past events, or found in past metrics."""
+    """What Argus would have found in past events, what each rule would have stopped, spared and got wrong.
+
+    A notional guard makes every stop hold. Of past metrics: what would have been found.
+    """
     from argus.config import load
+    from argus.services.replay import is_metrics
     from argus.services.replay import replay as run_replay
     from argus.services.status import render_replay
 
-    report = run_replay(file, config=load(config))
+    events = not is_metrics(file)
+    if labels is not None and not events:
+        raise UsageError("--labels: expected a replay of events, found a table of metrics; not replayed.")
+    report = run_replay(file, config=load(config), guard=events, labels=labels)
     if as_json:
         _emit(report)
     else:
-        typer.echo(render_replay(report, limit=limit))
+        typer.echo(render_replay(report, limit=limit, log=file if events and file != "-" else ""))
+
+
+@app.command()
+def show(
+    names: Annotated[list[str], typer.Argument(help="Ids of events or anomalies, as anomalies and issues name them.")],
+    log: Annotated[
+        list[Path] | None, typer.Option("--log", help="Events as JSON lines, .gz too; default: the followed files.")
+    ] = None,
+    journal: Annotated[Path | None, typer.Option(help="Journal file; default: from the configuration.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The events behind an anomaly, and what it said of them. Exit 1 when something is not found."""
+    from argus.config import load
+    from argus.services import show as service
+
+    loaded = load(config)
+    kept = journal or loaded.home / "journal.db"
+    logs = log or [path for path in map(Path, loaded.inlets.jsonl) if path.is_file()]
+    shown = service.show(names, logs=logs, journal=kept if journal or kept.is_file() else None)
+    if as_json:
+        _emit(shown)
+    else:
+        searched = [str(path) for path in (*logs, *([kept] if kept.is_file() else []))]
+        typer.echo(service.render(shown, searched=searched))
+    raise typer.Exit(1 if shown.missing else 0)
 
 
 @app.command("import")
@@ -241,7 +277,7 @@ def import_(
                 seconds=parse_duration(for_) if for_ else math.inf,
             )  # fmt: skip
     elif as_replay:
-        report = run_replay(read(paths, context, kind=kind), config=loaded)
+        report = run_replay(read(paths, context, kind=kind), config=loaded, guard=True)
         _emit(report) if as_json else typer.echo(render_replay(report, limit=limit))
     elif to is not None:
         imports.to_file(read(paths, context, kind=kind), to)
@@ -460,11 +496,15 @@ def explain_budget(config: ConfigOption = None, as_json: JsonOption = False) -> 
 
 @explain_app.command("criteria")
 def explain_criteria(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """The criteria that turn findings into stops, with the values in force here."""
-    from argus.config import load
+    """The criteria that turn findings into stops: values in force here, what each needs, how often it held."""
+    from argus.config import lines_of, load
     from argus.services.explain import criteria, render_criteria
+    from argus.wire.zmq import CommandClient
 
-    rows = criteria(load(config))
+    loaded, live = load(config), None
+    with contextlib.suppress(UnreachableError):  # no collector runs: the configuration alone is explained
+        live = CommandClient(loaded.home).request({"verb": "criteria"})["criteria"]
+    rows = criteria(loaded, given=lines_of(config), live=live)
     if as_json:
         _emit(rows)
     else:

@@ -106,6 +106,7 @@ class Collector:
         self._accepted_shown = 0
         self._rejected_kept = self._http_rejected = 0
         self._book = IncidentBook()
+        self._fired: dict[str, dict[str, int]] = {}  # by criterion
         self._guards_changed = 0
         self._lines_left, self._untold = _LINES_PER_TICK, 0
         self._standing: dict[str, Flag] = {}  # by path
@@ -450,6 +451,7 @@ class Collector:
         for anomaly in found:
             incident = self._book.add(anomaly)
             touched[incident.key] = of_anomaly[anomaly.id] = incident
+        self._count_criteria(found, decided)
         by_id = {anomaly.id: anomaly for anomaly in found}
         for decision in decided:
             acted = self._stop(decision, by_id[decision.anomaly], of_anomaly[decision.anomaly])
@@ -461,6 +463,15 @@ class Collector:
         for incident in touched.values():
             self._publish(incident)
             self._file_issue(incident)
+
+    def _count_criteria(self, found: list[Anomaly], decided: list[Decision]) -> None:
+        for anomaly in found:
+            if anomaly.criterion:
+                counted = self._fired.setdefault(anomaly.criterion, {"fired": 0, "stops": 0, "last_ts": 0})
+                counted["fired"] += 1
+                counted["last_ts"] = max(counted["last_ts"], anomaly.ts)
+        for decision in decided:
+            self._fired[decision.criterion]["stops"] += 1
 
     def _stop(self, decision: Decision, anomaly: Anomaly, incident: Incident) -> Incident:
         """Set the flag of a decision; disk work and journal follow on other threads."""
@@ -594,6 +605,8 @@ class Collector:
                 return self._status()
             case "incidents":
                 return {"incidents": msgspec.to_builtins(self._book.open())}
+            case "criteria":
+                return {"criteria": self._criteria()}
             case "budget":
                 return {"budget": explain.budget(self._engine.budget())}
             case "ack":
@@ -601,7 +614,7 @@ class Collector:
             case "maintenance":
                 return self._maintain(msgspec.convert(_without_verb(request), MaintenanceRequest))
         raise UsageError(
-            "command: expected ping, register, finished, status, incidents, budget, ack or maintenance, "
+            "command: expected ping, register, finished, status, incidents, criteria, budget, ack or maintenance, "
             f"found {request.get('verb')!r}"
         )
 
@@ -667,6 +680,15 @@ class Collector:
         self._renew_poller()
 
     # --- status ------------------------------------------------------------------------------------------------------
+
+    def _criteria(self) -> dict[str, Any]:
+        """What became of the criteria since the start, and what they have to go by."""
+        sources = self._engine.statistics()["event_sources"]
+        return {
+            "fired": self._fired,
+            "session_caps": sum(session.request.cap_nusd > 0 for session in self._sessions),
+            "event_types": sorted({name for source in sources for name in source["types"]}),
+        }
 
     def _say_status(self) -> None:
         counted = self._engine.statistics()
@@ -765,6 +787,7 @@ class Collector:
             "incidents": len(self._book),
             "sessions": [s.request.session for s in self._sessions],
             "maintenance": window_words(self._windows, self._engine.suspended()),
+            "criteria": self._fired,
         }
 
 
