@@ -232,12 +232,16 @@ py::dict statistics(Engine& engine) {
 
 using LeafValues = std::vector<std::tuple<std::string, bool, std::vector<double>>>;
 
+// model, from (Unix ns, absent = ever), nano-USD of input and of output
+using PriceValues = std::tuple<std::string, std::optional<Nanos>, std::int64_t, std::int64_t>;
+
 // Prices come per million tokens and are kept per token, rounded up: an estimate is an upper bound.
-void add_price(events::LedgerOptions& ledger, const std::string& model,
-               std::pair<std::int64_t, std::int64_t> per_mtok) {
+void add_price(events::LedgerOptions& ledger, const PriceValues& values) {
     constexpr std::int64_t kTokens = 1'000'000;
     const auto per_token = [](std::int64_t nusd) { return nusd / kTokens + (nusd % kTokens != 0 ? 1 : 0); };
-    const events::Price price{model, per_token(per_mtok.first), per_token(per_mtok.second)};
+    const auto& [model, from, input, output] = values;
+    events::Price price{model, per_token(input), per_token(output)};
+    if (from) price.from = *from;
     if (model.empty()) {
         ledger.default_price = price;
     } else {
@@ -258,7 +262,7 @@ std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& 
                                     const BurstValues& bursts, const LeafValues& detectors,
                                     const LeafValues& auditors, const LeafValues& criteria,
                                     const std::map<std::string, std::int64_t>& caps_nusd, bool caps_strict,
-                                    const std::map<std::string, std::pair<std::int64_t, std::int64_t>>& prices,
+                                    const std::vector<PriceValues>& prices,
                                     double false_alarms_per_day, std::uint32_t history_rows,
                                     bool guard_every_session) {
     engine::EngineOptions options;
@@ -291,7 +295,7 @@ std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& 
         options.events.ledger.default_cap[static_cast<std::size_t>(scope_kind(kind))] = nusd;
     }
     options.events.ledger.default_strict = caps_strict;
-    for (const auto& [model, price] : prices) add_price(options.events.ledger, model, price);
+    for (const PriceValues& price : prices) add_price(options.events.ledger, price);
     options.history_rows = history_rows;
     options.guard_every_session = guard_every_session;
     return std::make_unique<Engine>(std::move(options));

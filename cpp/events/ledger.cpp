@@ -290,10 +290,14 @@ void Ledger::note_rejected(const Event& partial, Reject reason, std::uint32_t cr
 
 std::int64_t Ledger::price(const Event& event) const noexcept {
     const Price* price = &options_.default_price;
+    Nanos since = std::numeric_limits<Nanos>::min();
     const std::uint64_t hash = hash_text(event.model);
     auto at = std::lower_bound(price_index_.begin(), price_index_.end(), std::make_pair(hash, std::size_t{0}));
     for (; at != price_index_.end() && at->first == hash; ++at) {
-        if (options_.prices[at->second].model == event.model) price = &options_.prices[at->second];
+        const Price& listed = options_.prices[at->second];
+        if (listed.model != event.model || listed.from > event.ts || listed.from < since) continue;
+        price = &listed;
+        since = listed.from;
     }
     const auto known = [](std::int64_t tokens) { return tokens == kAbsent ? 0 : tokens; };
     // Whether cached input is part of input_tokens differs by provider: an upper bound counts it on top.

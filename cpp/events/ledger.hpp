@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,6 +28,7 @@ struct Price {
     std::string model;
     std::int64_t input_nusd = 0;  // per token
     std::int64_t output_nusd = 0;
+    Nanos from = std::numeric_limits<Nanos>::min();  // of events from then on, until the model's next price
 };
 
 struct LedgerOptions {

@@ -204,8 +204,13 @@ class Engine:
         ],
         caps_nusd: collections.abc.Mapping[str, typing.SupportsInt | typing.SupportsIndex],
         caps_strict: bool,
-        prices: collections.abc.Mapping[
-            str, tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
+        prices: collections.abc.Sequence[
+            tuple[
+                str,
+                typing.SupportsInt | typing.SupportsIndex | None,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+            ]
         ],
         false_alarms_per_day: typing.SupportsFloat | typing.SupportsIndex,
         history_rows: typing.SupportsInt | typing.SupportsIndex,

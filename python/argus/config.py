@@ -23,6 +23,7 @@ import re
 import textwrap
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import UnionType
@@ -220,7 +221,7 @@ class Budgets(Struct, frozen=True, kw_only=True):
 
 
 class Price(Struct, frozen=True, kw_only=True):
-    """List price of a model."""
+    """List price of a model; `since` holds what it costs from a day (UTC) on: `[prices."a-model".since.2026-06-01]`."""
 
     input_nusd_per_mtok: Annotated[int, _text("Price of a million input tokens.", "usd")] = msgspec.field(
         default=150 * NUSD_PER_USD, name="input_usd_per_mtok"
@@ -228,6 +229,7 @@ class Price(Struct, frozen=True, kw_only=True):
     output_nusd_per_mtok: Annotated[int, _text("Price of a million output tokens.", "usd")] = msgspec.field(
         default=600 * NUSD_PER_USD, name="output_usd_per_mtok"
     )
+    since: dict[str, Price] = {}
 
 
 class OtlpInlet(Struct, frozen=True, kw_only=True):
@@ -375,6 +377,11 @@ class Config(Struct, frozen=True, kw_only=True):
                 "" if model == "default" else model: (p.input_nusd_per_mtok, p.output_nusd_per_mtok)
                 for model, p in self.prices.items()
             },
+            price_changes=tuple(
+                (model, _unix_ns(day), p.input_nusd_per_mtok, p.output_nusd_per_mtok)
+                for model, price in self.prices.items()
+                for day, p in price.since.items()
+            ),
             false_alarms_per_day=self.alarms.false_alarms_per_day,
             history_rows=max(1, self.engine.history_secs * 1000 // self.engine.tick_ms),
         )
@@ -523,6 +530,7 @@ class _Group(Struct, frozen=True):
     documentation: dict[str, str]
     build: Callable[[dict[str, Any]], Any]
     open_keys: tuple[_Key, ...] = ()
+    dated: bool = False  # the tables with free names take `since.<day>`, with the same keys
 
 
 def _leaf(values: dict[str, Any]) -> LeafSettings:
@@ -569,6 +577,7 @@ def _schema(catalogue: Catalogue) -> dict[str, type[Struct] | _Group]:
             {"default": "Upper bound for models without a table of their own: at least the dearest that you use."},
             lambda values: Price(**values),
             own_price_keys,
+            dated=True,
         ),
         "killswitch": Killswitch,
         "inlets": Inlets,
@@ -745,10 +754,45 @@ def _group(path: Path_, group: _Group, given: dict[str, Any], problems: _Problem
         if not isinstance(table, dict):
             problems.add((*path, name), "a table", _found(table))
             table = {}
+        since: dict[str, Any] = {}
+        if group.dated and name not in group.named and "since" in table:
+            table = dict(table)
+            since = _dated((*path, name, "since"), group, table.pop("since"), problems)
         values = _table((*path, name), keys, table, problems)
         if ... not in values.values():
-            built[name] = group.build(values)
+            built[name] = group.build({**values, "since": since} if since else values)
     return built
+
+
+def _dated(path: Path_, group: _Group, given: Any, problems: _Problems) -> dict[str, Any]:
+    """What holds from a day on, by day."""
+    if not isinstance(given, dict):
+        problems.add(path, "tables by day, such as since.2026-06-01", _found(given))
+        return {}
+    built = {}
+    for day, table in given.items():
+        if not _is_day(day):
+            problems.add((*path, day), "a day as 2026-06-01", repr(day))
+        elif not isinstance(table, dict):
+            problems.add((*path, day), "a table", _found(table))
+        else:
+            values = _table((*path, day), group.open_keys, table, problems)
+            if ... not in values.values():
+                built[day] = group.build(values)
+    return built
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return re.fullmatch(r"\d{4}-\d\d-\d\d", text) is not None and 0 <= _unix_ns(text) <= _INT64_MAX
+    except ValueError:
+        return False
+
+
+def _unix_ns(day: str) -> int:
+    """The first moment of a day (UTC) in Unix ns. Errors: ValueError when there is no such day."""
+    moment = datetime.combine(date.fromisoformat(day), datetime.min.time(), UTC)
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1) * 1_000_000_000
 
 
 def _table(path: Path_, keys: tuple[_Key, ...], given: dict[str, Any], problems: _Problems) -> dict[str, Any]:
@@ -1034,6 +1078,8 @@ def to_toml(config: Config, *, catalog: Mapping[str, Any] | None = None) -> str:
                 keys = shape.named.get(leaf, shape.open_keys)
                 out += ["", *_comment(shape.documentation.get(leaf, "")), f"[{_dotted((name, leaf))}]"]
                 out += _reference(keys, settings)
+                for day, changed in settings.since.items() if isinstance(settings, Price) else ():
+                    out += ["", f"[{_dotted((name, leaf, 'since', day))}]", *_reference(keys, changed)]
         else:
             out += _section((name,), shape, part)
     return "\n".join(out) + "\n"

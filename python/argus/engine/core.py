@@ -68,7 +68,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the core needs to know. Options of leaves left out take the defaults of their descriptors.
 
     Money is integer nano-USD (1e-9 USD); prices are nano-USD per million tokens (input, output), key "" = the upper
-    bound for models that are not listed. `caps_nusd` has keys host, tenant, agent, session.
+    bound for models that are not listed. `price_changes` holds model, Unix ns from which on it costs so, and both prices.
+    `caps_nusd` has keys host, tenant, agent, session.
     """
 
     proc: str = "/proc"
@@ -86,6 +87,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     caps_nusd: dict[str, int] = {}
     caps_strict: bool = False
     prices_nusd_per_mtok: dict[str, tuple[int, int]] = {}
+    price_changes: tuple[tuple[str, int, int, int], ...] = ()
     false_alarms_per_day: float = 1.0
     history_rows: int = 3600
 
@@ -227,7 +229,10 @@ class Engine:
                 criteria=_leaves(described["criteria"], options.criteria, options.disabled, "criteria"),
                 caps_nusd=options.caps_nusd,
                 caps_strict=options.caps_strict,
-                prices=options.prices_nusd_per_mtok,
+                prices=[
+                    *((model, None, *prices) for model, prices in options.prices_nusd_per_mtok.items()),
+                    *options.price_changes,
+                ],
                 false_alarms_per_day=options.false_alarms_per_day,
                 history_rows=options.history_rows,
                 guard_every_session=guard_every_session,
@@ -499,6 +504,11 @@ def _check(options: EngineOptions, described: dict[str, list[dict[str, Any]]]) -
     for model, prices in options.prices_nusd_per_mtok.items():
         for price in prices:
             _check_whole(f"prices_nusd_per_mtok[{model!r}]", price, 0, _INT64_MAX)
+    for model, since, *changed in options.price_changes:
+        if not model:
+            raise ValueError(f"price_changes: expected the name of a model, found '' from {since}")
+        for price in changed:
+            _check_whole(f"price_changes[{model!r}]", price, 0, _INT64_MAX)
     _check_whole("history_rows", options.history_rows, 1, _HISTORY_ROWS_MAX)
 
 

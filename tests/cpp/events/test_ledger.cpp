@@ -147,6 +147,25 @@ TEST_CASE("ledger: a reservation stands for what is not charged yet") {
     CHECK(ledger.spend(ScopeKind::session, "t", "se").reserved == 0);
 }
 
+TEST_CASE("ledger: a price holds from its day on; before the first one the upper bound does") {
+    LedgerOptions options = small();
+    options.prices = {{"new", 2, 2, 50 * kSecond}, {"std", 1, 1, 200 * kSecond}, {"std", 3, 5},
+                      {"std", 4, 4, 100 * kSecond}};
+    Ledger ledger(options);
+    const auto cost_at = [&](std::string_view model, Nanos ts) {
+        Event e = event(EventType::token_cost_logged, "1", kAbsent, ts);
+        e.model = model;
+        e.input_tokens = 10;
+        return ledger.price(e);
+    };
+    CHECK(cost_at("std", 99 * kSecond) == 30);
+    CHECK(cost_at("std", 100 * kSecond) == 40);
+    CHECK(cost_at("std", 199 * kSecond) == 40);
+    CHECK(cost_at("std", 200 * kSecond) == 10);
+    CHECK(cost_at("new", 50 * kSecond) == 20);
+    CHECK(cost_at("new", 49 * kSecond) == 10 * 15'000);
+}
+
 TEST_CASE("ledger: cost that is not known is an upper bound, priced by model, never zero") {
     Ledger ledger(small());
     Event e = money(EventType::token_cost_logged, "1", "", kAbsent);
