@@ -17,7 +17,7 @@ from typing import Any
 from support import figure
 
 from argus.engine.core import Engine
-from argus.wire.otlp import Mapper, protobuf
+from argus.wire.otlp import Mapper
 
 _SPANS, _BODY = 20_480, 512
 _CHAT = {
@@ -67,12 +67,13 @@ def _bodies() -> list[bytes]:
 
 def _binary(body: bytes) -> bytes:
     from google.protobuf import json_format
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
     document = json.loads(body)
     for span in document["resourceSpans"][0]["scopeSpans"][0]["spans"]:
         for key in ("traceId", "spanId", "parentSpanId"):
             span[key] = base64.b64encode(bytes.fromhex(span[key])).decode()
-    return bytes(json_format.ParseDict(document, protobuf()[0]()).SerializeToString())
+    return bytes(json_format.ParseDict(document, ExportTraceServiceRequest()).SerializeToString())
 
 
 def _spans_per_s(bodies: list[bytes], *, binary: bool) -> float:

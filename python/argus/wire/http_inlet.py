@@ -25,9 +25,9 @@ from hashlib import blake2b
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, NamedTuple, Self
 
-from argus.errors import RefusedError, UnreachableError, UsageError
-from argus.wire.genai import MappingError
-from argus.wire.otlp import Mapped, Mapper, protobuf
+from argus.errors import RefusedError, UnreachableError
+from argus.wire.cloud_events import cloud_events
+from argus.wire.otlp import Mapped, Mapper, MappingError, binary_answer, binary_status
 from argus.wire.prometheus import is_loopback, split_address
 
 BODY_BYTES_MAX: Final = 4 << 20
@@ -238,7 +238,7 @@ class HttpInlet:
     def _map(self, path: str, kind: str, body: bytes) -> Mapped:
         try:
             if path == "/cloudevents":
-                return self._mapper.cloud_events(body, batch=kind == _CLOUD_BATCH)
+                return cloud_events(body, batch=kind == _CLOUD_BATCH)
             read = self._mapper.logs if path == "/v1/logs" else self._mapper.traces
             return read(body, binary=kind == _PROTOBUF)
         except MappingError as error:
@@ -246,8 +246,6 @@ class HttpInlet:
             failed.refuse("", error.reason, str(error))
             self._count(failed)
             raise _HttpError(400, str(error)) from None
-        except UsageError as error:
-            raise _HttpError(415, str(error)) from None
 
     def _count(self, mapped: Mapped) -> None:
         with self._counting:
@@ -328,7 +326,7 @@ class _Handler(BaseHTTPRequestHandler):
             inlet.refused += 1
             # What was not read of the body would be taken for the next request.
             self.close_connection = self.close_connection or error.status not in (400, 503)
-            body = _status(str(error)) if kind == _PROTOBUF else json.dumps({"message": str(error)}).encode()
+            body = binary_status(str(error)) if kind == _PROTOBUF else json.dumps({"message": str(error)}).encode()
             self._answer(error.status, _PROTOBUF if kind == _PROTOBUF else _JSON, body)
 
     def _check(self, path: str, kind: str) -> None:
@@ -342,11 +340,6 @@ class _Handler(BaseHTTPRequestHandler):
             raise _HttpError(404, f"path: expected one of {', '.join(_PATHS)}; metrics are not read")
         if kind not in kinds:
             raise _HttpError(415, f"Content-Type: expected {' or '.join(kinds)}, found {kind[:80]!r}")
-        if kind == _PROTOBUF:
-            try:
-                protobuf()
-            except UsageError as error:
-                raise _HttpError(415, str(error)) from None
 
     def _body(self) -> bytes:
         length = self.headers.get("Content-Length", "")
@@ -410,25 +403,12 @@ def _success(path: str, kind: str, job: Job) -> tuple[str, bytes]:
     if path == "/cloudevents":
         answer = {"accepted": job.mapped.items - rejected, "rejected": rejected, "message": why}
         return _JSON, json.dumps(answer).encode()
-    count = "rejected_log_records" if path == "/v1/logs" else "rejected_spans"
     if kind == _PROTOBUF:
-        _, traces_response, _, logs_response = protobuf()
-        response = (logs_response if path == "/v1/logs" else traces_response)()
-        if rejected:
-            setattr(response.partial_success, count, rejected)
-            response.partial_success.error_message = why
-        return _PROTOBUF, response.SerializeToString()
+        return _PROTOBUF, binary_answer(rejected, why)
     if not rejected:
         return _JSON, b"{}"
     camel = "rejectedLogRecords" if path == "/v1/logs" else "rejectedSpans"
     return _JSON, json.dumps({"partialSuccess": {camel: str(rejected), "errorMessage": why}}).encode()
-
-
-def _status(text: str) -> bytes:
-    """google.rpc.Status in protobuf with `message` (field 2) alone."""
-    data = text.encode()[:1000].decode("utf-8", "ignore").encode()
-    size = len(data)
-    return b"\x12" + (bytes((size,)) if size < 128 else bytes((size & 127 | 128, size >> 7))) + data
 
 
 def _not_opened(error: OSError, endpoint: str) -> RefusedError | UnreachableError:
