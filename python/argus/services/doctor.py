@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import ipaddress
 import os
 import re
@@ -364,6 +365,8 @@ def _inlets(config: Config) -> Iterator[Finding]:
             )
     if inlets.otlp.enabled:
         yield _ok("inlet otlp", "takes JSON and protobuf")
+        if inlets.otlp.grpc_endpoint and importlib.util.find_spec("grpc") is None:
+            yield _missing("inlet otlp grpc", "grpcio is not installed", "install argus-auditor[otlp-grpc]")
     if not (inlets.pull or inlets.ipc or inlets.sub or inlets.jsonl or inlets.stdin or inlets.otlp.enabled):
         yield _missing("inlets", "all closed: no agent is audited", "set inlets.pull or inlets.ipc")
 
