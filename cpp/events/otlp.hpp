@@ -2,7 +2,7 @@
 // Format: opentelemetry-proto 1.x, docs/specification.md. A span or record that cannot become an event is refused by
 // source and reason, and its neighbours live; what is no agent's is ignored and counted; a body that is no such request
 // at all is a failure. Arguments and results of tools are hashed; prompts, answers and documents are never kept.
-// Cost: bench_events otlp/*.  Memory: a few times the body while it is read, kept for the next; 4,096 senders' clocks.
+// Cost: bench agent_otlp.  Memory: a few times the body while it is read, kept for the next; 4,096 senders' clocks.
 #pragma once
 
 #include <array>
