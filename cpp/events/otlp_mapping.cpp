@@ -11,7 +11,8 @@ namespace argus::events {
 namespace {
 
 constexpr std::size_t kSourceBytes = 120;  // leaves room for a lane's name
-constexpr std::size_t kTextBytes = 1024;   // more than any key of the schema takes
+constexpr std::size_t kTextBytes = 520;  // more than any key that is filled here takes,
+constexpr std::size_t kBaseBytes = 136;  // or any key that a resource fills: it is told with each of its spans
 constexpr std::size_t kAttrBytes = 512;
 constexpr std::size_t kAttrsMax = 31;  // one is left for task_type
 constexpr std::array kTokens{Word::input_tokens, Word::output_tokens, Word::cache_read_tokens,
@@ -160,7 +161,7 @@ void OtlpMapping::resource_end() {
                                                               : nullptr;
         if (base == nullptr) continue;
         base->clear();
-        write_scalar(*base, index);
+        write_scalar(*base, index, kBaseBytes);
     }
     if (name.empty()) name = "unknown_service";
     if (!instance.empty()) name += "/" + instance;
@@ -251,6 +252,7 @@ void OtlpMapping::take(Findings& found, std::string_view key, Meaning meaning, s
 
 bool OtlpMapping::room(std::size_t used, std::size_t limit, const char* what) {
     if (used < limit) return true;
+    if (refused_ != nullptr) return false;  // said already, and there may be millions more
     refuse("over_limit", std::string(what) + ": expected at most " + std::to_string(limit) + ", found more");
     return false;
 }
@@ -370,6 +372,10 @@ bool OtlpMapping::identifier(std::string_view raw, std::size_t bytes, const char
         }
     }
     if (good && nonzero) return true;
+    if (!words_wanted()) {
+        refuse("bad_id", {});
+        return false;
+    }
     refuse("bad_id", std::string(what) + ": expected " + std::to_string(bytes) +
                          " bytes that are not all zero, found " + (good ? "zeros" : std::to_string(raw.size()) +
                          (encoding_ == OtlpEncoding::json ? " characters" : " bytes")));
@@ -379,6 +385,10 @@ bool OtlpMapping::identifier(std::string_view raw, std::size_t bytes, const char
 bool OtlpMapping::moment_in_time(std::uint64_t value, const char* what, std::int64_t& out) {
     out = static_cast<std::int64_t>(value);
     if (out > 0) return true;
+    if (!words_wanted()) {
+        refuse("bad_time", {});
+        return false;
+    }
     refuse("bad_time", std::string(what) + ": expected Unix time in ns in [1, 2**63), found " +
                            (value == 0 ? "none" : "one beyond it"));
     return false;
@@ -522,12 +532,11 @@ std::string OtlpMapping::operation_of(const Findings& found, bool has_parent) co
 
 // --- Events --------------------------------------------------------------------------------------------------------
 
-// What no key of the schema can hold is told as short as it can be for the engine to refuse it: the base of a resource
-// is told with each of its spans.
-void OtlpMapping::write_scalar(std::string& out, std::uint32_t index) const {
+// What no key of the schema can hold is told as short as it can be for the engine to refuse it.
+void OtlpMapping::write_scalar(std::string& out, std::uint32_t index, std::size_t limit) const {
     const AnyValue& value = pool[index];
     MsgpackWriter writer(out);
-    if (value.kind == AnyValue::Kind::text) writer.text(cut(value.text, kTextBytes));
+    if (value.kind == AnyValue::Kind::text) writer.text(cut(value.text, limit));
     else if (value.kind == AnyValue::Kind::array || value.kind == AnyValue::Kind::map) writer.array(0);
     else pool.write(writer, index);
 }
@@ -552,7 +561,7 @@ void OtlpMapping::put_flag(std::string_view key, bool value) {
 }
 void OtlpMapping::put_value(std::string_view key, std::uint32_t index) {
     MsgpackWriter(out_).text(key);
-    write_scalar(out_, index);
+    write_scalar(out_, index, kTextBytes);
     ++entries_;
 }
 void OtlpMapping::put_found(std::string_view key, const Findings& found, Word word) {
@@ -623,7 +632,7 @@ void OtlpMapping::put_attrs(const Findings& found, std::uint32_t task_type) {
     }
     if (task_type != 0) {
         writer.text("task_type");
-        write_scalar(out_, task_type);
+        write_scalar(out_, task_type, kTextBytes);
     }
     ++entries_;
 }

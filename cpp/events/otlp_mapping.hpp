@@ -141,8 +141,10 @@ private:
     [[nodiscard]] std::string operation_of(const Findings& found, bool has_parent) const;
     [[nodiscard]] std::string record_identity(const Moment& at, std::string_view name) const;
 
+    // Whether a refusal is still told in words: a body may hold millions.
+    [[nodiscard]] bool words_wanted() const noexcept { return batch.samples.size() < kOtlpSamples; }
     [[nodiscard]] bool room(std::size_t used, std::size_t limit, const char* what);
-    void write_scalar(std::string& out, std::uint32_t index) const;
+    void write_scalar(std::string& out, std::uint32_t index, std::size_t limit) const;
     void event_open(const Moment& at, const Findings& found, std::string_view task);
     void event_close(std::int64_t ts);
     void put(std::string_view key, std::string_view text);
