@@ -42,6 +42,13 @@ public:
 
     [[nodiscard]] std::uint32_t size() const noexcept { return count_; }
 
+    // Of what one agent does in one second a few observations tell as much as all: they belong to one burst.
+    [[nodiscard]] bool admits(std::uint32_t now_s) noexcept {
+        if (second_ != now_s) in_second_ = 0;
+        second_ = now_s;
+        return in_second_ < kASecond && ++in_second_ != 0;
+    }
+
     // `value`: 0 or 1; a positive amount; a score; or, of a way, the hash of its name.
     [[nodiscard]] Scored score(Scale scale, double value, std::uint32_t way) noexcept {
         const double luck = 0x1p-53 * static_cast<double>(events::mix(++drawn_, 0x9e3779b97f4a7c15ULL) >> 11U);
@@ -83,6 +90,7 @@ public:
     }
 
 private:
+    static constexpr std::uint32_t kASecond = 4;
     static constexpr double kRootTwelve = 3.4641016151377544;
     static constexpr std::array<double, 2> kPowers{0.8, 0.5};      // density a r^(a - 1) of the rank r
     static constexpr std::array<double, 4> kOdds{0.6, 0.3, 1.0 / 0.6, 1.0 / 0.3};
@@ -157,7 +165,7 @@ private:
         for (std::uint16_t& c : counts_) count_ += c = static_cast<std::uint16_t>(c / 2);
     }
 
-    std::uint32_t count_ = 0, learned_s_ = 0;
+    std::uint32_t count_ = 0, learned_s_ = 0, second_ = 0, in_second_ = 0;
     std::uint64_t drawn_ = 0;
     double origin_ = 0, mean_ = 0;
     std::array<std::uint16_t, kBins> counts_{};
@@ -233,7 +241,8 @@ struct Excursion {
     void add(const Scored& s, float gained, std::uint32_t number, std::uint32_t now_s) noexcept {
         nats += static_cast<double>(gained);
         if (nats <= 0) {
-            *this = Excursion{};
+            if (count == 0) nats = 0;
+            else *this = Excursion{};
             return;
         }
         if (count == 0) {

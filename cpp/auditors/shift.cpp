@@ -72,6 +72,7 @@ constexpr About kAbout[kMeasures] = {
 };
 
 enum class By : std::uint8_t { agent, model, type, tool, agent_tool };
+[[nodiscard]] constexpr bool pooled(By by) noexcept { return by == By::model || by == By::type || by == By::tool; }
 constexpr std::size_t kBys = 5;
 constexpr std::uint32_t kPasts = 16'384, kViews = 4096, kNames = 1024;
 constexpr std::size_t kLiveTasks = 32'768, kSessions = 8192;
@@ -130,6 +131,7 @@ struct Observation {
 struct Whom {
     std::string_view tenant, agent, type, tool;
     std::uint64_t owner = 0;  // hash of tenant and agent, or of what stands for them
+    std::uint64_t tenant_key = 0, type_key = 0, tool_key = 0;
     std::uint32_t now_s = 0;
 };
 
@@ -202,7 +204,9 @@ private:
         if (w.agent.empty() && seen.task != kNone) w.agent = ledger.tasks()[seen.task].agent.view();
         w.tool = event.tool;
         const bool named = !w.agent.empty() || !w.tenant.empty();
-        w.owner = events::hash_parts(11, w.tenant, w.agent, named ? std::string_view{} : event.source);
+        w.tenant_key = events::hash_text(w.tenant, 11);
+        w.owner = events::hash_text(named ? w.agent : event.source, w.tenant_key + (named ? 0U : 1U));
+        if (!w.tool.empty()) w.tool_key = events::hash_text(w.tool, 17);
         w.now_s = static_cast<std::uint32_t>(std::clamp<Nanos>(seen.now / kSecond, 0, 0xffffffffLL));
         return w;
     }
@@ -273,6 +277,7 @@ private:
         Whom w = whom(event, ledger);
         const TaskAttributes attributes = read_task_attributes(event.attrs);
         w.type = attributes.task_type;
+        if (!w.type.empty()) w.type_key = events::hash_text(w.type, 19);
         const auto measured = [&](Measure measure, double value, std::uint32_t way = 0) {
             observe({measure, value, way, task.model, task.version}, w, event, ledger, emit);
         };
@@ -305,26 +310,39 @@ private:
 
     // --- ranks -------------------------------------------------------------------------------------------------------
 
+    [[nodiscard]] static std::uint64_t mixed(std::uint64_t key, std::uint64_t with) noexcept {
+        return events::mix(key ^ 0xe7037ed1a0b428dbULL, with * 2 + 0x9e3779b97f4a7c15ULL);
+    }
+
+    // The order of last use is kept roughly: to relink entries at every event costs more than what they teach.
+    [[nodiscard]] bool relinks(bool known, std::uint8_t list) noexcept {
+        return list != (known ? kKnown : kNew) || ++uses_ % 16 == 0;
+    }
+
     [[nodiscard]] std::uint32_t past_of(std::uint64_t key, std::uint32_t now_s) noexcept {
         std::uint32_t i = pasts_.find(key, [](const Past&) { return true; });
         if (i == kNone) {
             i = pasts_.create(key, kNew, [](std::uint32_t) {});
             pasts_[i].began_s = now_s;
         }
-        pasts_.move(i, pasts_[i].size() < history_ ? kNew : kKnown);
+        const bool known = pasts_[i].size() >= history_;
+        if (relinks(known, pasts_.list_of(i))) pasts_.move(i, known ? kKnown : kNew);
         return i;
     }
 
+    [[nodiscard]] static std::uint64_t key_of(By by, const Whom& whom, std::uint32_t model) noexcept {
+        switch (by) {
+            case By::agent: return whom.owner;
+            case By::model: return model;
+            case By::type: return mixed(whom.tenant_key, whom.type_key);
+            case By::tool: return mixed(whom.tenant_key, whom.tool_key);
+            case By::agent_tool: return mixed(whom.owner, whom.tool_key);
+        }
+        return 0;
+    }
+
     [[nodiscard]] std::uint32_t view_of(Measure measure, By by, const Whom& whom, std::uint32_t model = 0) noexcept {
-        const std::uint64_t seed = 64U * static_cast<std::uint64_t>(by) + measure;
-        const bool shared = by == By::model;  // by the tenants
-        const std::string_view name = by == By::agent  ? whom.agent
-                                      : by == By::type ? whom.type
-                                      : shared         ? std::string_view{}
-                                                       : whom.tool;
-        const std::string_view tenant = shared ? std::string_view{} : whom.tenant;
-        const std::string_view agent = by == By::agent_tool ? whom.agent : std::string_view{};
-        const std::uint64_t key = events::hash_parts(seed + (std::uint64_t{model} << 16U), tenant, name, agent);
+        const std::uint64_t key = mixed(key_of(by, whom, model), 64U * static_cast<std::uint64_t>(by) + measure);
         std::uint32_t i = views_.find(key, [](const Watch&) { return true; });
         if (i == kNone) {
             i = views_.create(key, kNew, [](std::uint32_t) {});
@@ -332,43 +350,51 @@ private:
             w.measure = measure;
             w.by = by;
             w.first_s = whom.now_s;
-            w.tenant.assign(tenant);
-            w.name.assign(shared ? names_.view(model) : name);
-            w.agent.assign(agent);
+            if (by != By::model) w.tenant.assign(whom.tenant);
+            if (by == By::agent_tool) w.agent.assign(whom.agent);
+            w.name.assign(by == By::agent   ? whom.agent
+                          : by == By::model ? names_.view(model)
+                          : by == By::type  ? whom.type
+                                            : whom.tool);
         }
-        views_.move(i, views_[i].observations < history_ ? kNew : kKnown);
+        const bool known = views_[i].observations >= history_;
+        if (relinks(known, views_.list_of(i))) views_.move(i, known ? kKnown : kNew);
         return i;
     }
 
     // A view is a union of whole pasts: the one by model ranks within what the agent did with that model.
     void observe(const Observation& o, const Whom& whom, const Event& event, const Ledger& ledger, Emit& emit) {
-        std::array<std::uint32_t, 2> own{};
-        std::size_t own_count = 0;
-        std::uint32_t by_model = kNone;
         const bool of_tool = o.measure == kToolDuration || o.measure == kToolFailure || o.measure == kResultSize;
         const bool of_outcome = o.measure == kSuccess || o.measure == kCalls || o.measure == kWay;
-        if (of_tool) own[own_count++] = view_of(o.measure, By::tool, whom);
-        if (of_tool && !whom.agent.empty()) own[own_count++] = view_of(o.measure, By::agent_tool, whom);
-        if (!whom.type.empty()) own[own_count++] = view_of(o.measure, By::type, whom);
-        if (!of_tool && !of_outcome && !whom.agent.empty()) own[own_count++] = view_of(o.measure, By::agent, whom);
-        if (!of_tool && o.model != 0) by_model = view_of(o.measure, By::model, whom, o.model);
-        std::uint32_t cut_s = by_model == kNone ? 0 : views_[by_model].cut_s;
-        for (std::size_t n = 0; n < own_count; ++n) cut_s = std::max(cut_s, views_[own[n]].cut_s);
-        const std::uint64_t key =
-            events::hash_parts(whom.owner + o.measure, whom.type, of_tool ? whom.tool : std::string_view{});
-        if (own_count > 0) weigh(o, key, cut_s, {own.data(), own_count}, whom, event, ledger, emit);
-        if (by_model != kNone) {
-            const std::uint64_t with_model = events::mix(key ^ 0xe7037ed1a0b428dbULL, 0x9e3779b97f4a7c15ULL + o.model);
-            weigh(o, with_model, cut_s, {&by_model, 1}, whom, event, ledger, emit);
+        const bool by_agent = !of_outcome && !whom.agent.empty();
+        const bool by_type = !of_tool && !whom.type.empty();
+        const bool by_model = !of_tool && o.model != 0;
+        const std::uint64_t key = mixed(mixed(whom.owner, of_tool ? whom.tool_key : whom.type_key), o.measure);
+        std::uint32_t own = kNone, with_model = kNone;
+        if (of_tool || by_agent || by_type) {
+            own = past_of(key, whom.now_s);
+            if (!pasts_[own].admits(whom.now_s)) return;
         }
+        if (by_model) {
+            with_model = past_of(mixed(key, o.model), whom.now_s);
+            if (!pasts_[with_model].admits(whom.now_s)) return;
+        }
+        std::array<std::uint32_t, 2> views{};
+        std::size_t count = 0;
+        if (of_tool) views[count++] = view_of(o.measure, By::tool, whom);
+        if (by_type) views[count++] = view_of(o.measure, By::type, whom);
+        if (by_agent) views[count++] = view_of(o.measure, of_tool ? By::agent_tool : By::agent, whom);
+        const std::uint32_t model_view = by_model ? view_of(o.measure, By::model, whom, o.model) : kNone;
+        std::uint32_t cut_s = by_model ? views_[model_view].cut_s : 0;
+        for (std::size_t n = 0; n < count; ++n) cut_s = std::max(cut_s, views_[views[n]].cut_s);
+        if (own != kNone) weigh(o, pasts_[own], cut_s, {views.data(), count}, whom, event, ledger, emit);
+        if (by_model) weigh(o, pasts_[with_model], cut_s, {&model_view, 1}, whom, event, ledger, emit);
     }
 
     // Ranks one observation within its past and books the rank in the views; then the past learns, unless a material
     // shift is building up.
-    void weigh(const Observation& o, std::uint64_t key, std::uint32_t cut_s, std::span<const std::uint32_t> views,
+    void weigh(const Observation& o, Past& past, std::uint32_t cut_s, std::span<const std::uint32_t> views,
                const Whom& whom, const Event& event, const Ledger& ledger, Emit& emit) {
-        const std::uint32_t p = past_of(key, whom.now_s);
-        Past& past = pasts_[p];
         if (past.began_s < cut_s) past.restart(whom.now_s);
         const Scale scale = kAbout[o.measure].scale;
         bool doubtful = false;
@@ -393,11 +419,13 @@ private:
         for (std::size_t k = 0; k < kAlternatives; ++k) {
             w.excursions[k].add(scored, scored.nats[k], w.observations, now_s);
         }
-        for (std::size_t side = 0; side < 2; ++side) {
-            if (w.excursions[2 * side].count == 0 && w.excursions[2 * side + 1].count == 0) w.shares[side] = {};
-            else give_share(w.shares[side], agent, 0.5F * (scored.nats[2 * side] + scored.nats[2 * side + 1]));
+        for (std::size_t side = 0; side < 2 && pooled(w.by); ++side) {
+            const bool none = w.excursions[2 * side].count == 0 && w.excursions[2 * side + 1].count == 0;
+            if (!none) give_share(w.shares[side], agent, 0.5F * (scored.nats[2 * side] + scored.nats[2 * side + 1]));
+            else if (w.shares[side][0].agent != 0) w.shares[side] = {};
         }
         const std::size_t side = scored.z < 0 ? 0 : 1;
+        if (std::max(w.excursions[2 * side].nats, w.excursions[2 * side + 1].nats) < 1.0) return;
         w.ids[side][w.id_count[side]++ % kKept].assign(event.id);
     }
 
@@ -460,7 +488,6 @@ private:
         if (most < kDoubt) return false;
         const double dispersion = w.scatter.dispersion();
         const double needed = bar(w, whom.now_s);
-        const bool pooled = w.by == By::model || w.by == By::type || w.by == By::tool;
         std::size_t best = kAlternatives;
         double strongest = 0;
         Spread agents;
@@ -475,7 +502,7 @@ private:
             agents = s;
         }
         if (strongest < needed) return strongest > 0.5 * needed;
-        if (pooled && agents.beyond_first / dispersion < kAlone) {
+        if (pooled(w.by) && agents.beyond_first / dispersion < kAlone) {
             past.restart(whom.now_s);  // one agent's own: explained, and not held against the others
         } else {
             w.told_s = w.told == 0 ? whom.now_s : w.told_s;
@@ -545,7 +572,6 @@ private:
                           a.expected, e.count);
         }
         text += buffer;
-        const bool pooled = w.by == By::model || w.by == By::type || w.by == By::tool;
         constexpr const char* kViewNames[kBys] = {"the agent itself", "all agents on the model",
                                                   "all agents on the task type", "all agents with the tool",
                                                   "the agent's tool"};
@@ -553,7 +579,7 @@ private:
                       kViewNames[static_cast<std::size_t>(w.by)]);
         text += buffer;
         const char* const end = agents < kShares ? " agents)" : " or more agents)";
-        if (pooled) text.append(" (").append(std::to_string(agents)).append(end);
+        if (pooled(w.by)) text.append(" (").append(std::to_string(agents)).append(end);
         if (w.models.explains(e.first)) text += w.models.describe("the model", w.observations, "observations", names_);
         if (w.versions.explains(e.first)) {
             text += w.versions.describe("the agent's version", w.observations, "observations", names_);
@@ -568,12 +594,14 @@ private:
     events::MappedArray<Live> live_;
     events::MappedArray<SessionEnd> ends_;
     Names names_;
+    std::uint64_t uses_ = 0;
 };
 
 void Shifts::save(Writer& writer) const {
     pasts_.save(writer);
     views_.save(writer);
     names_.save(writer);
+    writer.pod(uses_);
     std::uint32_t used = 0;
     for (std::size_t i = 0; i < kLiveTasks; ++i) used += live_[i].generation != 0 ? 1U : 0U;
     writer.pod(used);
@@ -600,6 +628,7 @@ void Shifts::load(Reader& reader) {
         }
     }
     names_.load(reader);
+    uses_ = reader.pod<std::uint64_t>();
     live_.clear(0, kLiveTasks);
     for (auto n = reader.pod<std::uint32_t>(); n > 0; --n) {
         const auto task = reader.pod<Live>();

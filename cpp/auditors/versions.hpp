@@ -79,6 +79,10 @@ struct Versions {
     // A change is the first use of a name that was not among the last four, or not lately.
     void note(std::uint32_t name, std::uint32_t number) noexcept {
         if (name == 0) return;
+        if (used[0].name == name && number - used[0].last <= kForgotten) {
+            used[0].last = number;
+            return;
+        }
         const auto place = std::find_if(used.begin(), used.end(), [name](const Used& u) { return u.name == name; });
         const bool known = place != used.end() && number - place->last <= kForgotten;
         const Used previous = used[0];

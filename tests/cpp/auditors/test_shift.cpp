@@ -165,6 +165,15 @@ TEST_CASE("ranks: a past takes in weeks, however many observations a day bring")
     CHECK(rank > 0.8);
 }
 
+TEST_CASE("ranks: of one second a few observations are admitted, of the next as many again") {
+    Past past;
+    for (const std::uint32_t second : {7U, 8U, 20U}) {
+        int admitted = 0;
+        for (int i = 0; i < 100; ++i) admitted += past.admits(second) ? 1 : 0;
+        CHECK(admitted == 4);
+    }
+}
+
 TEST_CASE("scatter: one for independent residuals and for a slow decline, more for bursts and for swings") {
     const auto dispersion = [](auto&& residual) {
         Random random(3);
