@@ -1,5 +1,6 @@
 // Ranks of observations within their own past, and the evidence that ranks are no longer even:
 //   Past         what one agent's observations were: a log-scale histogram, yes or no, or up to 16 named ways
+//   Scatter      how much sums of ranks scatter beyond independence
 //   Excursion    one alternative law of the ranks: a cumulative sum of log likelihood ratios, and what was seen since
 // A rank among exchangeable observations is uniform whatever their law, so agents of any speed and any tail are pooled
 // without a model of them, and a bet on a rank has mean one (conformal test martingales: Vovk, Nouretdinov, Gammerman
@@ -172,8 +173,8 @@ private:
     std::array<std::uint32_t, kWays> ways_{};
 };
 
-// How much sums of residuals in a row scatter beyond independence, for blocks of 8 to 1,024 of them. Neighbouring blocks
-// are compared (von Neumann 1941), so that a slow decline is no scatter, while bursts and swings of the day are.
+// How much sums of residuals in a row scatter beyond independence, for blocks of 8 to 1,024. Neighbouring blocks are
+// compared (von Neumann 1941), so that a slow decline is no scatter, while bursts and swings of the day are.
 class Scatter {
 public:
     void add(double z) noexcept {

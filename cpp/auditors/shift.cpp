@@ -12,11 +12,12 @@
 //   feedback        user_feedback: score, else ok, else label (thumbs)    agent, model    score
 // A pooled view speaks only where agents besides the strongest show the shift too; what one agent alone does is its own
 // (its success, calls and ways are the outcome auditor's). A shift must be material, and its evidence, divided by the
-// learned dispersion of its view, exceed ln(observations of `false_alarm_interval_s`) and ln 40, so that ten views with
-// four alternatives each are wrong about that seldom at any rate. What was said starts the pasts anew; from the fourth shift of a view within an interval on
-// the bar doubles each time. The view that carried the evidence is named, and a model or version that is new there.
+// learned dispersion of its view, exceed ln(40 times the observations of `false_alarm_interval_s`), so ten views of
+// four alternatives each are wrong about that seldom at any rate. What was said starts the pasts anew; from the fourth
+// shift of a view within an interval on the bar doubles each time. The view that carried the evidence is named, and a
+// model or version that is new there.
 // Information only: no stop rests on it.
-// Method: ranks.hpp.  Cost: bench_events events/shift; 0.4 kB an agent's measure (16,384), 1.4 kB a view (4,096).
+// Method: ranks.hpp.  Cost: bench_events events/shift; 0.3 kB an agent's measure (16,384), 1.6 kB a view (4,096).
 // Not promised: a shift within an agent's first 32 observations; a model switch of all agents in the view by model (the
 // views by task type, tool and agent see it); swings of a day until some were seen.
 

@@ -63,7 +63,9 @@ class Fleet:
 
     def turn(self, at: float, agent: str, session: str) -> None:
         tokens = int(self.chance.lognormvariate(8, 0.8))
-        self.emit("token_cost_logged", at, agent, session, input_tokens=tokens, output_tokens=200, cost_nusd=4000 * tokens)
+        self.emit(
+            "token_cost_logged", at, agent, session, input_tokens=tokens, output_tokens=200, cost_nusd=4000 * tokens
+        )
 
     def tool(self, at: float, agent: str, session: str, name: str, args: str, result: str) -> None:
         more = {"duration_ns": int(self.chance.lognormvariate(20, 0.8)), "ok": self.chance.random() > 0.05}
