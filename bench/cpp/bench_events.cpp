@@ -20,6 +20,8 @@ extern const AuditorDescriptor forecast_auditor;
 extern const AuditorDescriptor outcome_auditor;
 extern const AuditorDescriptor sequence_auditor;
 extern const AuditorDescriptor hijack_auditor;
+extern const AuditorDescriptor progress_auditor;
+extern const AuditorDescriptor shift_auditor;
 }  // namespace argus::auditors
 
 namespace {
@@ -258,6 +260,9 @@ int main() {
     figure_of(requests, "events/requests/ledger", [&] { return ingest_all(requests, {}); });
     figure_of(requests, "events/requests/hijack",
               [&] { return ingest_all(requests, {{&auditors::hijack_auditor, {}}}); });
+    figure("events/progress", [&] { return ingest_all(frames, {{&auditors::progress_auditor, {}}}); });
+    figure("events/shift", [&] { return ingest_all(frames, {{&auditors::shift_auditor, {}}}); });
+    figure("events/calls/shift", [&] { return ingest_all(calls, {{&auditors::shift_auditor, {}}}); }, true);
     figure("events/ingest", [&] { return ingest_all(frames, engine::default_auditors()); });
     return pass ? 0 : 1;
 }

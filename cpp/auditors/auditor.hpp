@@ -20,16 +20,18 @@ namespace argus::auditors {
 
 // What a deterministic rule found, in the terms the criteria are written in.
 struct Facts {
-    enum class Rule : std::uint8_t { order, loss, loop, budget, cost, forecast, drift, sequence, hijack };
+    enum class Rule : std::uint8_t {
+        order, loss, loop, budget, cost, forecast, drift, sequence, hijack, progress, shift,
+    };
     Rule rule = Rule::order;
     // order: the source that broke the order
     bool lossless = false;
     std::uint32_t source = events::kNone;
-    // loop
+    // loop, progress
     int period = 0;
-    std::uint64_t repeats = 0;      // whole cycles, the first counted
+    std::uint64_t repeats = 0;      // whole cycles, the first counted; of progress, steps without anything new
     double duration_s = 0.0;
-    std::int64_t metered_nusd = 0;  // loop: spend since the loop began; budget: metered + reserved
+    std::int64_t metered_nusd = 0;  // loop, progress: spend since it began; budget: metered + reserved
     std::int64_t upper_nusd = 0;    // the same with unknown cost at its upper bound
     std::int64_t cap_nusd = 0;      // of the session (loop) or of the account (budget); 0 = none
     bool strict = false;            // budget: unknown cost counts towards the cap

@@ -77,7 +77,8 @@ constexpr CriterionDescriptor kRows[] = {
     {"C4", Severity::critical, "a loop far beyond its bar or calls far above their price, costing much", kC4Options},
     {"W1", Severity::warning, "the upper bound of spend reaches a share of a cap, or will do so soon", kW1Options},
     {"W2", Severity::warning, "prices, loops, sizes, rates or retries of model calls that cost much", kW2Options},
-    {"W3", Severity::warning, "a loop of result-equal calls that also spends or lasts", kW3Options},
+    {"W3", Severity::warning, "a loop of result-equal calls that also spends or lasts, or spend without progress",
+     kW3Options},
     {"W4", Severity::warning, "the success of tasks fell, with evidence and by a material amount", kW4Options},
     {"W5", Severity::warning, "events in an order or with an identity that cannot be right", kW5Options},
     {"W8", Severity::warning, "an acting call unlike those that like requests led to before", kW8Options},
@@ -144,12 +145,20 @@ Verdict Criteria::judge_loop(const Facts& f) const noexcept {
     if (enabled_[kC2] && long_run && (spends || f.duration_s >= value(kC2, kC2Seconds))) {
         return {Severity::critical, "C2"};
     }
-    const bool costs = f.upper_nusd >= nusd(value(kW3, kW3Usd)) ||
-                       (f.cap_nusd > 0 && reaches(f.upper_nusd, f.cap_nusd, value(kW3, kW3Share)));
-    if (enabled_[kW3] && repeats >= value(kW3, kW3Calls) && (costs || f.duration_s >= value(kW3, kW3Seconds))) {
-        return {Severity::warning, "W3"};
-    }
-    return {};
+    const bool lasts = f.duration_s >= value(kW3, kW3Seconds);
+    const bool holds = repeats >= value(kW3, kW3Calls) && (lasts || costs(f));
+    return enabled_[kW3] && holds ? Verdict{Severity::warning, "W3"} : Verdict{};
+}
+
+bool Criteria::costs(const Facts& f) const noexcept {
+    return f.upper_nusd >= nusd(value(kW3, kW3Usd)) ||
+           (f.cap_nusd > 0 && reaches(f.upper_nusd, f.cap_nusd, value(kW3, kW3Share)));
+}
+
+// Steps are not known to be equal: only what they cost makes them matter.
+Verdict Criteria::judge_progress(const Facts& f) const noexcept {
+    const bool holds = static_cast<double>(f.repeats) >= value(kW3, kW3Calls) && costs(f);
+    return enabled_[kW3] && holds ? Verdict{Severity::warning, "W3"} : Verdict{};
 }
 
 Verdict Criteria::judge_budget(const Facts& f) const noexcept {
@@ -190,13 +199,15 @@ Verdict Criteria::judge_hijack(const Facts& f) const noexcept {
 Verdict Criteria::judge(const Facts& facts, const events::Ledger& ledger, Nanos now) const {
     switch (facts.rule) {
         case Facts::Rule::loss:
-        case Facts::Rule::sequence: return {};  // information: neither justifies a stop by itself
+        case Facts::Rule::sequence:
+        case Facts::Rule::shift: return {};  // information: none justifies a stop by itself
         case Facts::Rule::loop: return judge_loop(facts);
         case Facts::Rule::budget: return judge_budget(facts);
         case Facts::Rule::cost: return judge_cost(facts);
         case Facts::Rule::forecast: return judge_forecast(facts);
         case Facts::Rule::drift: return judge_drift(facts);
         case Facts::Rule::hijack: return judge_hijack(facts);
+        case Facts::Rule::progress: return judge_progress(facts);
         case Facts::Rule::order: break;
     }
     if (!enabled_[kW5]) return {};

@@ -5,7 +5,7 @@
 //   C4  a loop far beyond its bar, or calls far above their price, that cost much           critical
 //   W1  the upper bound of spend reaches a share of a cap, or will do so soon               warning
 //   W2  a price jump, a loop, or a material shift of sizes, rates or retries of model calls  warning
-//   W3  a short result-equal loop that also spends or lasts                                 warning
+//   W3  a short result-equal loop that also spends or lasts, steps that spend for nothing   warning
 //   W4  the success of tasks fell, with evidence and by a material amount                   warning
 //   W5  a deterministic order fault: one of a lossless source, several of a lossy one       warning
 //   W8  a call that does not fit the request, rarer than a stated share (none by default)   warning
@@ -49,6 +49,8 @@ private:
         return values_[criterion][option];
     }
     [[nodiscard]] auditors::Verdict judge_loop(const auditors::Facts& facts) const noexcept;
+    [[nodiscard]] auditors::Verdict judge_progress(const auditors::Facts& facts) const noexcept;
+    [[nodiscard]] bool costs(const auditors::Facts& facts) const noexcept;
     [[nodiscard]] auditors::Verdict judge_cost(const auditors::Facts& facts) const noexcept;
     [[nodiscard]] auditors::Verdict judge_forecast(const auditors::Facts& facts) const noexcept;
     [[nodiscard]] auditors::Verdict judge_budget(const auditors::Facts& facts) const noexcept;

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from argus.schema import Hypothesis
 
-_TOLD_BY_KIND = ("causal", "cost", "forecast", "hijack", "outcome", "sequence")
+_TOLD_BY_KIND = ("causal", "cost", "forecast", "hijack", "outcome", "progress", "sequence", "shift")
 _UNLIKELY = 0.02  # a kind that a cause does not list may still occur beside it
 
 
@@ -31,7 +31,15 @@ _CAUSES = (
     _Cause(
         "runaway loop: the agent repeats the same call with the same result",
         0.20,
-        {"loop": 0.95, "budget": 0.6, "cost.loop": 0.7, "forecast.exhaustion": 0.3},
+        {
+            "loop": 0.95,
+            "budget": 0.6,
+            "cost.loop": 0.7,
+            "forecast.exhaustion": 0.3,
+            "progress.repeat": 0.4,
+            "progress.burn": 0.3,
+            "progress.ping_pong": 0.3,
+        },
         "a call in the run with another result, or spend that stays flat",
     ),
     _Cause(
@@ -106,7 +114,7 @@ _CAUSES = (
     _Cause(
         "failing calls are tried again and again",
         0.08,
-        {"cost.retry": 0.9, "cost.rate": 0.5},
+        {"cost.retry": 0.9, "cost.rate": 0.5, "shift.tool_failure": 0.4, "shift.retried": 0.3},
         "each call has its own input",
     ),
     _Cause(
@@ -118,7 +126,7 @@ _CAUSES = (
     _Cause(
         "the model, its version or its prompt does the task worse",
         0.10,
-        {"outcome.success": 0.8, "outcome.mix": 0.7, "cost.size": 0.1},
+        {"outcome.success": 0.8, "outcome.mix": 0.7, "shift.success": 0.6, "shift.feedback": 0.3, "cost.size": 0.1},
         "the same version on the same requests succeeds as before",
     ),
     _Cause(
