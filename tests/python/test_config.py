@@ -346,7 +346,8 @@ def test_lines_are_found_through_every_syntax():
     assert 8 == lines["a", "b.c", "m"]
     assert (12, 13, 13) == tuple(lines["a", "b.c", "list", *rest] for rest in (("0",), ("1",), ("1", "y")))
     assert 15 == lines["a", "b.c", "last"]
-    assert (16, 17) == (lines["many",], lines["many", "n"])
+    assert (16, 16, 17) == (lines["many",], lines["many", "0"], lines["many", "0", "n"])
+    assert (18, 19) == (lines["many", "1"], lines["many", "1", "n"])
 
 
 _scalars = st.one_of(st.booleans(), st.integers(-(2**63), 2**63 - 1), st.text(max_size=8))
