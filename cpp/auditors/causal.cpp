@@ -315,7 +315,9 @@ private:
         // A start makes the task's entry precious until its end.
         if (known && held.type == EventType::task_started) ledger.tasks().move(held.task, kOwed);
         if (known && ends_task(held.type)) ledger.tasks().move(held.task, kSettled);
-        const Constraints::Turn turn{held.ts, now_, held.type, held.matches, held.source, held.source_generation,
+        // However late the tick came that let it go: its deadlines begin when its wait was over.
+        const Nanos turn_now = std::min(now_, held.arrived + window_);
+        const Constraints::Turn turn{held.ts, turn_now, held.type, held.matches, held.source, held.source_generation,
                                      held.reused, held.id.view()};
         for (const Constraints::TraceRef& ref : held.traces) {
             if (ref.index == kNone) continue;

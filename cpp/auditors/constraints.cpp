@@ -76,8 +76,9 @@ constexpr std::size_t kIdle = 1;
         case kEval: return e.eval;
         case kLabel: return e.label;
         case kErrorText: return e.error;
-        default: return e.ok < 0 ? std::string_view() : e.ok == 1 ? std::string_view("true") : std::string_view("false");
+        default: break;
     }
+    return e.ok < 0 ? "" : e.ok == 1 ? "true" : "false";
 }
 
 [[nodiscard]] std::size_t scope_index(ScopeKind kind) noexcept {
@@ -185,7 +186,7 @@ std::vector<Constraint> default_constraints(Nanos terminal_deadline) {
     return rows;
 }
 
-// --- rows -------------------------------------------------------------------------------------------------------------
+// --- rows -----------------------------------------------------------------------------------------------------------
 
 Constraints::Compiled Constraints::compile(const Pattern& pattern) {
     Compiled out;
@@ -253,7 +254,7 @@ Constraints::Matches Constraints::match(const Event& event) const noexcept {
     return out;
 }
 
-// --- traces -----------------------------------------------------------------------------------------------------------
+// --- traces ---------------------------------------------------------------------------------------------------------
 
 Constraints::Place Constraints::place(std::uint32_t row, std::uint32_t trace) const noexcept {
     return {row, trace, trace * static_cast<std::uint32_t>(rows_.size()) + row};
@@ -321,7 +322,7 @@ void Constraints::settle(std::uint32_t trace) noexcept {
     if (traces_.list_of(trace) != list) traces_.move(trace, list);
 }
 
-// --- deadlines --------------------------------------------------------------------------------------------------------
+// --- deadlines ------------------------------------------------------------------------------------------------------
 
 void Constraints::arm(const Place& at, Nanos now) noexcept {
     Cell& cell = cells_[at.cell];
@@ -379,16 +380,16 @@ std::span<const Constraints::Violation> Constraints::expire(Nanos limit) noexcep
         Turn turn;
         turn.now = due;
         const bool kept = rows_[r].kind == Template::end && (cells_[cell].flags & kPrevious) != 0;
+        const bool silent = (silence_ & bit(r)) != 0;
         if (kept) disarm(at);
-        else lapse(at, turn, rows_[r].of_silence || rows_[r].kind == Template::end ? due
-                                                                                   : after(cells_[cell].ts, rows_[r].deadline));
+        else lapse(at, turn, silent ? due : after(cells_[cell].ts, rows_[r].deadline));
         settle(at.trace);
         break;
     }
     return {found_.data(), found_count_};
 }
 
-// --- verdicts ---------------------------------------------------------------------------------------------------------
+// --- verdicts -------------------------------------------------------------------------------------------------------
 
 void Constraints::violate(const Place& at, const Turn& turn, bool seen, Nanos since) noexcept {
     Cell& cell = cells_[at.cell];
@@ -644,8 +645,7 @@ void Constraints::rearm(const Scope& scope) noexcept {
         for (std::uint32_t i = traces_.oldest(list); i != kNone; i = traces_.newer(i)) {
             const Trace& t = traces_[i];
             const std::string_view names[] = {{}, t.tenant.view(), t.agent.view(), t.session.view(), t.task.view()};
-            const bool within = scope.kind == ScopeKind::host || names[static_cast<std::size_t>(scope.kind)] == scope.id;
-            if (!within) continue;
+            if (scope.kind != ScopeKind::host && names[static_cast<std::size_t>(scope.kind)] != scope.id) continue;
             for (std::uint32_t r = 0; r < rows_.size(); ++r) cells_[place(r, i).cell].said = 0;
         }
     }
@@ -674,7 +674,7 @@ std::string Constraints::message(const Violation& v) const {
     return out;
 }
 
-// --- state ------------------------------------------------------------------------------------------------------------
+// --- state ----------------------------------------------------------------------------------------------------------
 
 void Constraints::save(Writer& writer) const {
     writer.pod(fingerprint_);

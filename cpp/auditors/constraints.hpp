@@ -90,7 +90,7 @@ inline constexpr std::size_t kMaxConstraints = 32;
 class Constraints {
 public:
     struct Options {
-        Nanos clock_tolerance = 2 * kSecond;  // an event of the same source so much older than another may be out of turn
+        Nanos clock_tolerance = 2 * kSecond;  // by so much may events of one source be out of turn
         Nanos repeat_after = 3600 * kSecond;  // a row speaks of a trace again
         std::uint32_t traces = 32'768;
     };

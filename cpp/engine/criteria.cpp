@@ -35,7 +35,7 @@ constexpr Option kC4Options[] = {
 
 enum C5Option : std::size_t { kC5Lossy, kC5Window };
 constexpr Option kC5Options[] = {
-    {"lossy_faults", "1", 3, 1, 16, "order faults that a source which loses events must show where an event is missing"},
+    {"lossy_faults", "1", 3, 1, 16, "where an event is missing: order faults that a source which loses events must show"},
     {"window_s", "s", 600, 1, 1e6, "within so long; where a forbidden event was seen, one is enough"},
 };
 
@@ -204,8 +204,8 @@ Verdict Criteria::judge_order(const Facts& f, const events::Ledger& ledger, Nano
         (f.seen || enough(value(kC5, kC5Lossy), value(kC5, kC5Window)))) {
         return {Severity::critical, "C5"};
     }
-    const bool holds = enabled_[kW5] && f.asked != Severity::info && enough(value(kW5, kW5Lossy), value(kW5, kW5Window));
-    return holds ? Verdict{Severity::warning, "W5"} : Verdict{};
+    if (!enabled_[kW5] || f.asked == Severity::info) return {};
+    return enough(value(kW5, kW5Lossy), value(kW5, kW5Window)) ? Verdict{Severity::warning, "W5"} : Verdict{};
 }
 
 Verdict Criteria::judge(const Facts& facts, const events::Ledger& ledger, Nanos now) const {

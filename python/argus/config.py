@@ -391,9 +391,7 @@ class Config(Struct, frozen=True, kw_only=True):
             detectors={name: leaf.options for name, leaf in self.detectors.items()},
             auditors={name: leaf.options for name, leaf in self.auditors.items()},
             criteria={name: leaf.options for name, leaf in self.criteria.items()},
-            constraints=tuple(
-                msgspec.convert(msgspec.to_builtins(row), ConstraintChoice) for row in self.constraints
-            ),
+            constraints=tuple(msgspec.convert(msgspec.to_builtins(row), ConstraintChoice) for row in self.constraints),
             disabled=frozenset(name for group in leaves.values() for name, leaf in group.items() if not leaf.enabled),
             caps_nusd={kind: nusd for kind, nusd in caps.items() if nusd is not None},
             caps_strict=self.budgets.strict,
@@ -791,8 +789,8 @@ def _constraint(path: Path_, table: dict[str, Any], known: dict[str, Any], probl
     elif name in known["taken"]:
         problems.add((*path, "name"), "a name that is not that of a check", repr(name))
     built_in = {row["name"] for row in known["defaults"]}
-    if not enabled and name in built_in and set(table) == {"name", "enabled"}:
-        return Constraint(name=name, enabled=False)
+    if not enabled and name in built_in and set(table) <= {"name", "enabled", "template"}:
+        return Constraint(name=name, template="absence", enabled=False)
     templates = {t["name"]: t for t in known["templates"]}
     template = templates.get(values.get("template", ""))
     if template is None:

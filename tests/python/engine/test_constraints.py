@@ -317,9 +317,7 @@ def test_arrival_within_the_watermark_changes_no_verdict(events: list[Event], ro
     chance = random.Random(seed)
     near = [{**e, "ts": T0 + (e["ts"] - T0) // 5 + n, "source": chance.choice("AB")} for n, e in enumerate(events)]
     late = sorted(near, key=lambda e: e["ts"] + chance.randrange(0, 2 * S))
-    opening = [
-        {"v": 1, "id": f"h{x}", "type": "heartbeat", "ts": T0 - 10 * S, "source": x, "seq": 1} for x in "AB"
-    ]
+    opening = [{"v": 1, "id": f"h{x}", "type": "heartbeat", "ts": T0 - 10 * S, "source": x, "seq": 1} for x in "AB"]
     numbers = {"A": 1, "B": 1}
     for e in late:
         numbers[e["source"]] += 1
