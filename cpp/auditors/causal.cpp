@@ -287,6 +287,7 @@ private:
             release_head(ledger, emit);
         }
         released_ts_ = 0;  // nobody waits: one wild ts must not decide for those to come
+        head_ = tail_ = 0;  // and the first pages of the ring serve again
     }
 
     void release_head(Ledger& ledger, Emit& emit) {

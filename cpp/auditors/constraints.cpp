@@ -422,7 +422,8 @@ void Constraints::lapse(const Place& at, const Turn& turn, Nanos when) noexcept 
     blamed.id = kept.view();
     disarm(at);
     cells_[at.cell].flags |= kFailed;
-    violate(at, blamed, false, cell.ts);
+    const Constraint& row = rows_[at.row];
+    violate(at, blamed, false, row.of_silence ? when - row.deadline : cell.ts);
 }
 
 void Constraints::remember(const Place& at, const Turn& turn) noexcept {
