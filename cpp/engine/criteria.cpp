@@ -35,7 +35,7 @@ constexpr Option kC4Options[] = {
 
 enum C5Option : std::size_t { kC5Lossy, kC5Window };
 constexpr Option kC5Options[] = {
-    {"lossy_faults", "1", 3, 1, 16, "where an event is missing: order faults that a source which loses events must show"},
+    {"lossy_faults", "1", 3, 1, 16, "where an event is missing: faults that a source which loses events must show"},
     {"window_s", "s", 600, 1, 1e6, "within so long; where a forbidden event was seen, one is enough"},
 };
 
