@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "base/clock.hpp"
 #include "base/codec.hpp"
@@ -21,12 +22,14 @@ namespace argus::auditors {
 // What a deterministic rule found, in the terms the criteria are written in.
 struct Facts {
     enum class Rule : std::uint8_t {
-        order, loss, loop, budget, cost, forecast, drift, sequence, hijack, progress, shift,
+        order, loss, loop, budget, cost, forecast, drift, sequence, hijack, progress, behaviour,
     };
     Rule rule = Rule::order;
     // order: the source that broke the order
     bool lossless = false;
     std::uint32_t source = events::kNone;
+    Severity asked = Severity::warning;  // the highest that the rule asks for
+    bool seen = false;                   // an event that must not be was seen: loss cannot explain it
     // loop, progress
     int period = 0;
     std::uint64_t repeats = 0;      // whole cycles, the first counted; of progress, steps without anything new
@@ -64,9 +67,13 @@ public:
     virtual void say(Anomaly&& anomaly) = 0;
 };
 
+struct Constraint;
+
 class Auditor {
 public:
     virtual ~Auditor() = default;
+    // Before the first event: constraints of the configuration. Throws std::invalid_argument.
+    virtual void constrain(const std::vector<Constraint>&) {}
     virtual void on_event(const Event& event, events::Ledger& ledger, Emit& emit) = 0;
     virtual void on_tick(Nanos now, events::Ledger& ledger, Emit& emit) = 0;
     // No more events will come: what waits for others is judged on what is known.

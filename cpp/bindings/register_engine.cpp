@@ -79,6 +79,34 @@ py::dict catalog() {
     return out;
 }
 
+// What constraints can be made of, and those that hold by default.
+py::dict constraint_catalog() {
+    constexpr const char* kDeadlines[] = {"none", "optional", "needed"};
+    py::list kinds, fields, events, taken, rows;
+    for (const auto& t : auditors::templates()) {
+        py::dict d;
+        d["name"] = t.name;
+        d["target"] = t.target;
+        d["times"] = t.times;
+        d["deadline"] = kDeadlines[static_cast<std::size_t>(t.deadline)];
+        d["documentation"] = t.documentation;
+        kinds.append(d);
+    }
+    for (const char* name : auditors::condition_fields()) fields.append(name);
+    for (const char* name : auditors::check_names()) taken.append(name);
+    for (std::size_t i = 1; i < static_cast<std::size_t>(EventType::count_); ++i) {
+        events.append(text(events::event_type_name(static_cast<EventType>(i))));
+    }
+    for (const auto& c : auditors::default_constraints(600 * kSecond)) rows.append(constraint_to_dict(c));
+    py::dict out;
+    out["templates"] = kinds;
+    out["fields"] = fields;
+    out["events"] = events;
+    out["taken"] = taken;
+    out["defaults"] = rows;
+    return out;
+}
+
 engine::StopKind stop_kind(const std::string& name) {
     for (const auto kind : {engine::StopKind::hard_kill, engine::StopKind::write_lockdown}) {
         if (name == engine::to_string(kind)) return kind;
@@ -261,6 +289,7 @@ std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& 
                                     std::tuple<bool, std::int64_t, std::string> processes, std::int64_t window_ms,
                                     const BurstValues& bursts, const LeafValues& detectors,
                                     const LeafValues& auditors, const LeafValues& criteria,
+                                    const std::vector<py::dict>& constraints,
                                     const std::map<std::string, std::int64_t>& caps_nusd, bool caps_strict,
                                     const std::vector<PriceValues>& prices,
                                     double false_alarms_per_day, std::uint32_t history_rows,
@@ -291,6 +320,7 @@ std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& 
         }
     }
     for (const auto& [name, enabled, values] : criteria) options.events.criteria.push_back({name, enabled, values});
+    for (const py::dict& row : constraints) options.events.constraints.push_back(constraint_of(row));
     for (const auto& [kind, nusd] : caps_nusd) {
         options.events.ledger.default_cap[static_cast<std::size_t>(scope_kind(kind))] = nusd;
     }
@@ -476,11 +506,13 @@ void bind_reading(py::class_<Engine>& c) {
 
 void register_engine(py::module_& m) {
     m.def("catalog", &catalog);
+    m.def("constraint_catalog", &constraint_catalog);
     m.def("instruction_set", [] { return to_string(isa()); });
     m.attr("EVENT_TIME") = engine::kEventTime;
     py::class_<Engine> engine(m, "Engine");
     engine.def(py::init(&make_engine), py::kw_only(), "proc"_a, "sys"_a, "cgroup"_a, "host_plane"_a, "sources"_a,
-               "processes"_a, "window_ms"_a, "bursts"_a, "detectors"_a, "auditors"_a, "criteria"_a, "caps_nusd"_a,
+               "processes"_a, "window_ms"_a, "bursts"_a, "detectors"_a, "auditors"_a, "criteria"_a, "constraints"_a,
+               "caps_nusd"_a,
                "caps_strict"_a, "prices"_a, "false_alarms_per_day"_a, "history_rows"_a, "guard_every_session"_a);
     bind_running(engine);
     bind_state(engine);

@@ -11,7 +11,7 @@ namespace {
 using auditors::Facts;
 using auditors::Verdict;
 
-enum Row : std::size_t { kC1, kC2, kC4, kW1, kW2, kW3, kW4, kW5, kW8 };
+enum Row : std::size_t { kC1, kC2, kC4, kC5, kW1, kW2, kW3, kW4, kW5, kW8 };
 
 constexpr Option kC1Options[] = {{"share", "1", 1.0, 0.01, 1.0, "share of the cap at which it counts as reached"}};
 
@@ -31,6 +31,12 @@ constexpr Option kC4Options[] = {
     {"price_calls", "1", 6, 1, 10000, "or calls at a price of at least the ratio below"},
     {"price_ratio", "1", 5, 1, 10000, "multiple of the usual price for the same tokens"},
     {"excess_s", "s", 60, 0, 1e7, "and costing more than the payer usually spends in so long"},
+};
+
+enum C5Option : std::size_t { kC5Lossy, kC5Window };
+constexpr Option kC5Options[] = {
+    {"lossy_faults", "1", 3, 1, 16, "where an event is missing: faults that a source which loses events must show"},
+    {"window_s", "s", 600, 1, 1e6, "within so long; where a forbidden event was seen, one is enough"},
 };
 
 enum W1Option : std::size_t { kW1Share, kW1Probability };
@@ -75,6 +81,7 @@ constexpr CriterionDescriptor kRows[] = {
     {"C1", Severity::critical, "metered and reserved spend reaches an absolute cap", kC1Options},
     {"C2", Severity::critical, "a long loop of result-equal calls that also spends or lasts", kC2Options},
     {"C4", Severity::critical, "a loop far beyond its bar or calls far above their price, costing much", kC4Options},
+    {"C5", Severity::critical, "a constraint that the configuration marks critical was violated", kC5Options},
     {"W1", Severity::warning, "the upper bound of spend reaches a share of a cap, or will do so soon", kW1Options},
     {"W2", Severity::warning, "prices, loops, sizes, rates or retries of model calls that cost much", kW2Options},
     {"W3", Severity::warning, "a loop of result-equal calls that also spends or lasts, or spend without progress",
@@ -196,11 +203,25 @@ Verdict Criteria::judge_hijack(const Facts& f) const noexcept {
     return enabled_[kW8] && f.chance <= value(kW8, 0) ? Verdict{Severity::warning, "W8"} : Verdict{};
 }
 
+Verdict Criteria::judge_order(const Facts& f, const events::Ledger& ledger, Nanos now) const noexcept {
+    const auto enough = [&](double faults, double window_s) {
+        if (f.lossless) return true;
+        const Nanos window = static_cast<Nanos>(window_s * 1e9);
+        return ledger.faults_since(f.source, now - window) >= static_cast<std::uint32_t>(faults);
+    };
+    if (enabled_[kC5] && f.asked == Severity::critical &&
+        (f.seen || enough(value(kC5, kC5Lossy), value(kC5, kC5Window)))) {
+        return {Severity::critical, "C5"};
+    }
+    if (!enabled_[kW5] || f.asked == Severity::info) return {};
+    return enough(value(kW5, kW5Lossy), value(kW5, kW5Window)) ? Verdict{Severity::warning, "W5"} : Verdict{};
+}
+
 Verdict Criteria::judge(const Facts& facts, const events::Ledger& ledger, Nanos now) const {
     switch (facts.rule) {
         case Facts::Rule::loss:
         case Facts::Rule::sequence:
-        case Facts::Rule::shift: return {};  // information: none justifies a stop by itself
+        case Facts::Rule::behaviour: return {};  // information: none justifies a stop by itself
         case Facts::Rule::loop: return judge_loop(facts);
         case Facts::Rule::budget: return judge_budget(facts);
         case Facts::Rule::cost: return judge_cost(facts);
@@ -208,13 +229,9 @@ Verdict Criteria::judge(const Facts& facts, const events::Ledger& ledger, Nanos 
         case Facts::Rule::drift: return judge_drift(facts);
         case Facts::Rule::hijack: return judge_hijack(facts);
         case Facts::Rule::progress: return judge_progress(facts);
-        case Facts::Rule::order: break;
+        case Facts::Rule::order: return judge_order(facts, ledger, now);
     }
-    if (!enabled_[kW5]) return {};
-    if (facts.lossless) return {Severity::warning, "W5"};
-    const Nanos window = static_cast<Nanos>(value(kW5, kW5Window) * 1e9);
-    const std::uint32_t recent = ledger.faults_since(facts.source, now - window);
-    return recent >= static_cast<std::uint32_t>(value(kW5, kW5Lossy)) ? Verdict{Severity::warning, "W5"} : Verdict{};
+    return {};
 }
 
 }  // namespace argus::engine

@@ -3,6 +3,7 @@
 //   C1  metered + reserved spend reaches an absolute cap                                    critical
 //   C2  a long result-equal loop that also spends or lasts                                  critical
 //   C4  a loop far beyond its bar, or calls far above their price, that cost much           critical
+//   C5  a constraint that the configuration marks critical was violated                     critical
 //   W1  the upper bound of spend reaches a share of a cap, or will do so soon               warning
 //   W2  a price jump, a loop, or a material shift of sizes, rates or retries of model calls  warning
 //   W3  a short result-equal loop that also spends or lasts, steps that spend for nothing   warning
@@ -55,6 +56,8 @@ private:
     [[nodiscard]] auditors::Verdict judge_forecast(const auditors::Facts& facts) const noexcept;
     [[nodiscard]] auditors::Verdict judge_budget(const auditors::Facts& facts) const noexcept;
     [[nodiscard]] auditors::Verdict judge_drift(const auditors::Facts& facts) const noexcept;
+    [[nodiscard]] auditors::Verdict judge_order(const auditors::Facts& facts, const events::Ledger& ledger,
+                                                Nanos now) const noexcept;
     [[nodiscard]] auditors::Verdict judge_hijack(const auditors::Facts& facts) const noexcept;
 
     std::vector<std::vector<double>> values_;

@@ -69,6 +69,7 @@ EventPlane::EventPlane(EventPlaneOptions options)
         check_values(choice.auditor->leaf, choice.values);
         chosen_.push_back(choice.auditor);
         auditors_.push_back(choice.auditor->make(choice.values));
+        if (!options_.constraints.empty()) auditors_.back()->constrain(options_.constraints);
     }
     for (const CriterionChoice& c : options_.criteria) {
         criteria_.configure(c.name, c.values);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "auditors/auditor.hpp"
+#include "auditors/constraints.hpp"
 #include "engine/criteria.hpp"
 #include "events/decode.hpp"
 #include "events/ledger.hpp"
@@ -40,6 +41,7 @@ struct CriterionChoice {
 struct EventPlaneOptions {
     events::LedgerOptions ledger;
     std::vector<AuditorChoice> auditors = default_auditors();  // none = events are counted, not judged
+    std::vector<auditors::Constraint> constraints;  // beside the built-in ones, or in place of those of a like name
     std::vector<CriterionChoice> criteria;  // those not named hold with their defaults
     std::uint32_t max_anomalies = 4096;   // appended per call
     std::uint32_t quarantine = 64;        // refused events kept as a sample, newest

@@ -28,6 +28,7 @@ __all__: list[str] = [
     "OtlpDecoder",
     "Processes",
     "catalog",
+    "constraint_catalog",
     "decode_events",
     "instruction_set",
     "otlp_fate",
@@ -109,6 +110,7 @@ class EventPlane:
         prices: dict[str, typing.Any] = {},
         default_caps: dict[str, typing.Any] = {},
         criteria: dict[str, typing.Any] = {},
+        constraints: collections.abc.Sequence[dict[str, typing.Any]] = [],
     ) -> None: ...
     def bind_session(self, arg0: str, arg1: str) -> int: ...
     def finish(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> list[typing.Any]: ...
@@ -204,6 +206,7 @@ class Engine:
         criteria: collections.abc.Sequence[
             tuple[str, bool, collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]]
         ],
+        constraints: collections.abc.Sequence[dict[str, typing.Any]],
         caps_nusd: collections.abc.Mapping[str, typing.SupportsInt | typing.SupportsIndex],
         caps_strict: bool,
         prices: collections.abc.Sequence[
@@ -283,6 +286,7 @@ class Exposition:
     def version(self) -> int: ...
 
 def catalog() -> dict[str, typing.Any]: ...
+def constraint_catalog() -> dict[str, typing.Any]: ...
 def decode_events(frame: bytes, require_seq: bool = False) -> list[typing.Any]:
     """
     The events of one frame as dicts; a refused one as (reason, detail).

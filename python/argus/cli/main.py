@@ -511,6 +511,19 @@ def explain_criteria(config: ConfigOption = None, as_json: JsonOption = False) -
         typer.echo(render_criteria(rows))
 
 
+@explain_app.command("constraints")
+def explain_constraints(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """The constraints on the order of events, built in and configured, and whether each holds here."""
+    from argus.config import load
+    from argus.services.explain import constraints, render_constraints
+
+    rows = constraints(load(config))
+    if as_json:
+        _emit(rows)
+    else:
+        typer.echo(render_constraints(rows))
+
+
 @config_app.command("show")
 def config_show(config: ConfigOption = None) -> None:
     """Every key with its documentation and the value in force, as TOML."""

@@ -30,6 +30,12 @@ def catalog() -> dict[str, list[dict[str, Any]]]:
     return described
 
 
+def constraint_catalog() -> dict[str, list[Any]]:
+    """What constraints can be made of: templates, fields, events; names that are taken, and the built-in rows."""
+    described: dict[str, list[Any]] = _core.constraint_catalog()
+    return described
+
+
 def instruction_set() -> str:
     """The instruction set the kernels run on: `baseline`, `v3` or `v4` (x86-64 levels)."""
     return str(_core.instruction_set())
@@ -64,6 +70,34 @@ class BurstChoice(msgspec.Struct, frozen=True, kw_only=True):
     stall_share: float = 0.15
 
 
+class Pattern(msgspec.Struct, frozen=True, kw_only=True):
+    """Events of any of these types whose fields have all of these values (`ok`: "true" or "false")."""
+
+    events: tuple[str, ...]
+    where: dict[str, str] = {}
+
+
+class ConstraintChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that the events of each scope must keep; the templates are those of `constraint_catalog()`.
+
+    deadline_s 0 = none; deadline_from "silence" counts from the last event of the scope. `witnessed` = judge only
+    sources that have shown that they emit what is missing. A row with the name of a built-in one takes its place.
+    """
+
+    name: str
+    template: str = "absence"
+    activation: Pattern | None = None
+    target: Pattern | None = None
+    scope: Literal["task", "session", "agent"] = "task"
+    times: int = 1
+    deadline_s: float = 0.0
+    deadline_from: Literal["activation", "silence"] = "activation"
+    witnessed: bool = False
+    severity: Literal["info", "warning", "critical"] = "warning"
+    enabled: bool = True
+    message: str = ""
+
+
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the core needs to know. Options of leaves left out take the defaults of their descriptors.
 
@@ -83,6 +117,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     detectors: dict[str, dict[str, float]] = {}
     auditors: dict[str, dict[str, float]] = {}
     criteria: dict[str, dict[str, float]] = {}
+    constraints: tuple[ConstraintChoice, ...] = ()
     disabled: frozenset[str] = frozenset()
     caps_nusd: dict[str, int] = {}
     caps_strict: bool = False
@@ -227,6 +262,7 @@ class Engine:
                 detectors=_leaves(described["detectors"], options.detectors, options.disabled, "detectors"),
                 auditors=_leaves(described["auditors"], options.auditors, options.disabled, "auditors"),
                 criteria=_leaves(described["criteria"], options.criteria, options.disabled, "criteria"),
+                constraints=[constraint_row(choice) for choice in options.constraints],
                 caps_nusd=options.caps_nusd,
                 caps_strict=options.caps_strict,
                 prices=[
@@ -488,6 +524,28 @@ class Engine:
 
     def _records(self, found: list[dict[str, Any]]) -> list[Anomaly]:
         return [_anomaly(record, self.host) for record in found]
+
+
+def constraint_row(choice: ConstraintChoice) -> dict[str, Any]:
+    """A constraint as the core takes it."""
+
+    def pattern(given: Pattern | None) -> tuple[list[str], dict[str, str]] | None:
+        return None if given is None else (list(given.events), given.where)
+
+    return {
+        "name": choice.name,
+        "template": choice.template,
+        "activation": pattern(choice.activation),
+        "target": pattern(choice.target),
+        "scope": choice.scope,
+        "times": choice.times,
+        "deadline_ns": round(choice.deadline_s * 1e9),
+        "of_silence": choice.deadline_from == "silence",
+        "witnessed": choice.witnessed,
+        "severity": choice.severity,
+        "enabled": choice.enabled,
+        "message": choice.message,
+    }
 
 
 def _check(options: EngineOptions, described: dict[str, list[dict[str, Any]]]) -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from argus.schema import Hypothesis
 
-_TOLD_BY_KIND = ("causal", "cost", "forecast", "hijack", "outcome", "progress", "sequence", "shift")
+_TOLD_BY_KIND = ("causal", "cost", "forecast", "hijack", "outcome", "progress", "sequence", "behaviour")
 _UNLIKELY = 0.02  # a kind that a cause does not list may still occur beside it
 
 
@@ -114,7 +114,7 @@ _CAUSES = (
     _Cause(
         "failing calls are tried again and again",
         0.08,
-        {"cost.retry": 0.9, "cost.rate": 0.5, "shift.tool_failure": 0.4, "shift.retried": 0.3},
+        {"cost.retry": 0.9, "cost.rate": 0.5, "behaviour.tool_failure": 0.4, "behaviour.retried": 0.3},
         "each call has its own input",
     ),
     _Cause(
@@ -126,7 +126,7 @@ _CAUSES = (
     _Cause(
         "the model, its version or its prompt does the task worse",
         0.10,
-        {"outcome.success": 0.8, "outcome.mix": 0.7, "shift.success": 0.6, "shift.feedback": 0.3, "cost.size": 0.1},
+        {"outcome.success": 0.8, "outcome.mix": 0.7, "behaviour.success": 0.6, "behaviour.feedback": 0.3, "cost.size": 0.1},
         "the same version on the same requests succeeds as before",
     ),
     _Cause(

@@ -53,7 +53,7 @@ TEST_CASE("criteria: every row documents itself and its defaults lie within thei
             CHECK(std::string(o.documentation).size() > 5);
         }
     }
-    CHECK(names == std::set<std::string>{"C1", "C2", "C4", "W1", "W2", "W3", "W4", "W5", "W8"});
+    CHECK(names == std::set<std::string>{"C1", "C2", "C4", "C5", "W1", "W2", "W3", "W4", "W5", "W8"});
 }
 
 TEST_CASE("criteria: loops stand on both sides of each bar") {
@@ -176,7 +176,7 @@ TEST_CASE("criteria: steps without progress warn by what they cost alone, shifts
     off.enable("W3", false);
     CHECK(off.judge(steps(20, 0, 100'000'000), b.ledger, 0).severity == Severity::info);
     Facts shift;
-    shift.rule = Facts::Rule::shift;
+    shift.rule = Facts::Rule::behaviour;
     shift.ln_bf = 1e6;
     CHECK(b.judge(shift).empty());
 }

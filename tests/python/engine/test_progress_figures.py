@@ -131,7 +131,7 @@ def figures(seed: int, hours: float = 8) -> dict[str, Any]:
     fleet = Fleet(seed, hours=hours)
     for n in range(15):
         fleet.plant(("repeat", "ping_pong", "burn")[n % 3], 7200 + 1200 * n)
-    told = said(fleet.stream(), "progress", "shift", "loop")
+    told = said(fleet.stream(), "progress", "behaviour", "loop")
     warned = [a for a in told if a["detector"] == "progress" and a["severity"] == "warning"]
     found = {a["scope"]["id"]: a["series"] for a in warned}
     return {
@@ -140,7 +140,7 @@ def figures(seed: int, hours: float = 8) -> dict[str, Any]:
         "steps": sorted(a["value"] for a in warned if a["scope"]["id"] in fleet.labels),
         "false": [a["message"] for a in warned if a["scope"]["id"] not in fleet.labels],
         "false_info": sum(a["detector"] == "progress" and a["scope"]["id"] not in fleet.labels for a in told),
-        "shifts": [a["message"] for a in told if a["detector"] == "shift"],
+        "shifts": [a["message"] for a in told if a["detector"] == "behaviour"],
         "loops": sum(a["detector"] == "loop" and a["scope"]["id"] in fleet.labels for a in told),
     }
 
@@ -170,10 +170,10 @@ def test_recorded_sessions_are_left_alone(name: str) -> None:
         if event["type"] == "model_called":
             cost = {"type": "token_cost_logged", "output_tokens": 1 + characters // 4, "cost_nusd": 20_000_000}
             events.append({**event, **cost, "id": event["id"] + "-cost", "seq": len(events) + 1})
-    found = said(events, "progress", "shift")
+    found = said(events, "progress", "behaviour")
     warned = {a["scope"]["task"] for a in found if a["severity"] != "info"}
     good = {task for task, label in labels.items() if label.get("success")}
     assert len(warned & good) <= 0.005 * len(good), warned
     assert len(warned) <= 0.01 * len(labels), warned
-    shifts = [a["message"] for a in found if a["detector"] == "shift"]
+    shifts = [a["message"] for a in found if a["detector"] == "behaviour"]
     assert len(shifts) <= 0.01 * len(labels) + 1, shifts

@@ -75,7 +75,7 @@ struct Fleet : Stream {
     [[nodiscard]] std::vector<Anomaly> told() const {
         std::vector<Anomaly> out;
         std::copy_if(said.begin(), said.end(), std::back_inserter(out),
-                     [](const Anomaly& a) { return a.detector == std::string("shift"); });
+                     [](const Anomaly& a) { return a.detector == std::string("behaviour"); });
         return out;
     }
     [[nodiscard]] std::vector<Anomaly> carried_by(std::string_view view) const {
@@ -191,7 +191,7 @@ TEST_CASE("scatter: one for independent residuals and for a slow decline, more f
     CHECK(dispersion([](Random& r, int i) { return r.normal() + (i / 400 % 2 == 0 ? 0.4 : -0.4); }) > 10.0);
 }
 
-TEST_CASE("shift: healthy fleets are quiet, of any number of agents and any pace") {
+TEST_CASE("behaviour: healthy fleets are quiet, of any number of agents and any pace") {
     std::size_t said = 0;
     for (std::uint64_t seed = 1; seed <= 6; ++seed) {
         Fleet fleet(seed, 2 + static_cast<int>(seed));
@@ -202,7 +202,7 @@ TEST_CASE("shift: healthy fleets are quiet, of any number of agents and any pace
     CHECK(said <= 1);
 }
 
-TEST_CASE("shift: a model that gets worse for all its agents is found, and the view named") {
+TEST_CASE("behaviour: a model that gets worse for all its agents is found, and the view named") {
     std::vector<std::size_t> tasks;
     for (std::uint64_t seed = 1; seed <= 9; ++seed) {
         Fleet fleet(seed, 10);
@@ -211,10 +211,10 @@ TEST_CASE("shift: a model that gets worse for all its agents is found, and the v
         Fleet::Habits worse;
         worse.success = 0.6;
         std::size_t rounds = 0;
-        while (fleet.count("shift.success") == 0 && ++rounds < 60) fleet.run(1, worse);
+        while (fleet.count("behaviour.success") == 0 && ++rounds < 60) fleet.run(1, worse);
         tasks.push_back(rounds);
-        REQUIRE(fleet.count("shift.success") == 1);
-        const Anomaly a = fleet.of("shift.success")[0];
+        REQUIRE(fleet.count("behaviour.success") == 1);
+        const Anomaly a = fleet.of("behaviour.success")[0];
         CHECK(a.severity == Severity::info);
         CHECK(a.family == Family::behavioural);
         CHECK(a.scope.kind == ScopeKind::host);
@@ -231,7 +231,7 @@ TEST_CASE("shift: a model that gets worse for all its agents is found, and the v
     CHECK(tasks[8] <= 60);
 }
 
-TEST_CASE("shift: what one agent alone does is not the model's, and the others' pasts stand") {
+TEST_CASE("behaviour: what one agent alone does is not the model's, and the others' pasts stand") {
     Fleet fleet(3, 6);
     fleet.run(80, {});
     Fleet::Habits worse;
@@ -244,14 +244,14 @@ TEST_CASE("shift: what one agent alone does is not the model's, and the others' 
     CHECK(fleet.carried_by("all agents on the model").empty());
     const auto own = fleet.carried_by("the agent itself");
     REQUIRE(own.size() == 1);
-    CHECK(own[0].series == "shift.task_duration");
+    CHECK(own[0].series == "behaviour.task_duration");
     CHECK(own[0].scope.kind == ScopeKind::agent);
     CHECK(own[0].scope.id == "agent-0");
     CHECK(own[0].scope.tenant == "acme");
     CHECK(own[0].value / own[0].expected == doctest::Approx(3).epsilon(0.4));
 }
 
-TEST_CASE("shift: durations, abandoned tasks, feedback, tools and ways: each is found and names itself") {
+TEST_CASE("behaviour: durations, abandoned tasks, feedback, tools and ways: each is found and names itself") {
     const auto found = [](std::string_view series, const Fleet::Habits& habits) {
         Fleet fleet(11, 6);
         fleet.run(100, {});
@@ -263,34 +263,34 @@ TEST_CASE("shift: durations, abandoned tasks, feedback, tools and ways: each is 
     };
     Fleet::Habits h;
     h.slower = 2;
-    CHECK(found("shift.task_duration", h).direction == Direction::up);
+    CHECK(found("behaviour.task_duration", h).direction == Direction::up);
     h = {};
     h.abandoned = 0.25;
-    CHECK(found("shift.abandoned", h).direction == Direction::up);
+    CHECK(found("behaviour.abandoned", h).direction == Direction::up);
     h = {};
     h.thumbs_up = 0.4;
-    CHECK(found("shift.feedback", h).direction == Direction::down);
+    CHECK(found("behaviour.feedback", h).direction == Direction::down);
     h = {};
     h.tool_slower = 2;
-    const Anomaly slow = found("shift.tool_duration", h);
+    const Anomaly slow = found("behaviour.tool_duration", h);
     CHECK(slow.message.find("tool 'search'") == 0);
     CHECK(slow.expected == doctest::Approx(0.2).epsilon(0.2));
     h = {};
     h.tool_fails = 0.25;
-    CHECK(found("shift.tool_failure", h).value > 0.1);
+    CHECK(found("behaviour.tool_failure", h).value > 0.1);
 }
 
-TEST_CASE("shift: a new first tool for all agents of a model is a shift of ways") {
+TEST_CASE("behaviour: a new first tool for all agents of a model is a shift of ways") {
     Fleet fleet(13, 6);
     fleet.run(100, {});
     Fleet::Habits h;
     h.way = "browse";
     fleet.run(30, h);
-    REQUIRE(fleet.count("shift.way") == 1);
-    CHECK(fleet.of("shift.way")[0].direction == Direction::none);
+    REQUIRE(fleet.count("behaviour.way") == 1);
+    CHECK(fleet.of("behaviour.way")[0].direction == Direction::none);
 }
 
-TEST_CASE("shift: tasks begun anew after a failure are retries, in their session and within the hour") {
+TEST_CASE("behaviour: tasks begun anew after a failure are retries, in their session and within the hour") {
     Fleet fleet(17, 1);
     const auto session = [&](int tries) {
         const std::string name = "s" + std::to_string(++fleet.tasks);
@@ -308,12 +308,12 @@ TEST_CASE("shift: tasks begun anew after a failure are retries, in their session
     for (int i = 0; i < 200; ++i) session(i % 20 == 0 ? 2 : 1);
     CHECK(fleet.told().empty());
     for (int i = 0; i < 60; ++i) session(i % 2 == 0 ? 3 : 1);
-    REQUIRE(fleet.count("shift.retried") == 1);
-    CHECK(fleet.of("shift.retried")[0].value > 0.3);
-    CHECK(fleet.of("shift.retried")[0].expected < 0.1);
+    REQUIRE(fleet.count("behaviour.retried") == 1);
+    CHECK(fleet.of("behaviour.retried")[0].value > 0.3);
+    CHECK(fleet.of("behaviour.retried")[0].expected < 0.1);
 }
 
-TEST_CASE("shift: a new model for an agent is the known cause of its shift") {
+TEST_CASE("behaviour: a new model for an agent is the known cause of its shift") {
     Fleet fleet(19, 1);
     fleet.run(150, {});
     Fleet::Habits h;
@@ -325,16 +325,16 @@ TEST_CASE("shift: a new model for an agent is the known cause of its shift") {
     CHECK(own[0].message.find("known cause: the model changed from 'm1' to 'm2'") != std::string::npos);
 }
 
-TEST_CASE("shift: success that falls by one in a hundred a day is found, though no day or week shows it") {
+TEST_CASE("behaviour: success that falls by one in a hundred a day is found, though no day or week shows it") {
     std::vector<double> days;
     std::size_t alone = 0;
     for (std::uint64_t seed = 1; seed <= 7; ++seed) {
         Fleet fleet(seed, 10);
         const double gap = kDay / 500;  // 50 tasks a day for each of ten agents
         for (int day = 0; day < 10; ++day) fleet.run(50, {}, 0, gap);
-        REQUIRE(fleet.count("shift.success") == 0);
+        REQUIRE(fleet.count("behaviour.success") == 0);
         int day = 0;
-        while (day < 60 && fleet.count("shift.success") == 0) {
+        while (day < 60 && fleet.count("behaviour.success") == 0) {
             Fleet::Habits worse;
             worse.success = 0.85 - 0.01 * ++day;
             fleet.run(50, worse, 0, gap);
@@ -350,7 +350,7 @@ TEST_CASE("shift: success that falls by one in a hundred a day is found, though 
     CHECK(days[6] <= 24);
 }
 
-TEST_CASE("shift: days that swing are learned, not told for ever") {
+TEST_CASE("behaviour: days that swing are learned, not told for ever") {
     Fleet fleet(23, 4);
     std::size_t late = 0;
     for (int day = 0; day < 30; ++day) {
@@ -366,7 +366,7 @@ TEST_CASE("shift: days that swing are learned, not told for ever") {
     CHECK(late <= 4);
 }
 
-TEST_CASE("shift: state resumes bit by bit, damaged state is refused, and a hostile stream changes nothing") {
+TEST_CASE("behaviour: state resumes bit by bit, damaged state is refused, and a hostile stream changes nothing") {
     Fleet one(29, 4);
     one.run(60, {});
     Writer writer(1, 1);

@@ -17,7 +17,7 @@
 // shift of a view within an interval on the bar doubles each time. The view that carried the evidence is named, and a
 // model or version that is new there.
 // Information only: no stop rests on it.
-// Method: ranks.hpp.  Cost: bench_events events/shift; 0.3 kB an agent's measure (16,384), 1.6 kB a view (4,096).
+// Method: ranks.hpp.  Cost: bench_events events/behaviour; 0.3 kB an agent's measure (16,384), 1.6 kB a view (4,096).
 // Not promised: a shift within an agent's first 32 observations; a model switch of all agents in the view by model (the
 // views by task type, tool and agent see it); swings of a day until some were seen.
 
@@ -59,17 +59,17 @@ struct About {
     double unit;  // of one counted
 };
 constexpr About kAbout[kMeasures] = {
-    {"shift.success", "success of tasks", Scale::binary, 1},
-    {"shift.calls", "tool calls of a task", Scale::ratio, 1},
-    {"shift.way", "strategies and first tools", Scale::way, 1},
-    {"shift.abandoned", "tasks cancelled", Scale::binary, 1},
-    {"shift.retried", "tasks begun after one that did not succeed", Scale::binary, 1},
-    {"shift.task_duration", "duration of tasks", Scale::ratio, 1e-9},
-    {"shift.tool_duration", "duration of tool calls", Scale::ratio, 1e-9},
-    {"shift.tool_failure", "failures of tool calls", Scale::binary, 1},
-    {"shift.result_size", "size of results", Scale::ratio, 1},
-    {"shift.output_size", "output tokens of model calls", Scale::ratio, 1},
-    {"shift.feedback", "feedback of users", Scale::score, 1},
+    {"behaviour.success", "success of tasks", Scale::binary, 1},
+    {"behaviour.calls", "tool calls of a task", Scale::ratio, 1},
+    {"behaviour.way", "strategies and first tools", Scale::way, 1},
+    {"behaviour.abandoned", "tasks cancelled", Scale::binary, 1},
+    {"behaviour.retried", "tasks begun after one that did not succeed", Scale::binary, 1},
+    {"behaviour.task_duration", "duration of tasks", Scale::ratio, 1e-9},
+    {"behaviour.tool_duration", "duration of tool calls", Scale::ratio, 1e-9},
+    {"behaviour.tool_failure", "failures of tool calls", Scale::binary, 1},
+    {"behaviour.result_size", "size of results", Scale::ratio, 1},
+    {"behaviour.output_size", "output tokens of model calls", Scale::ratio, 1},
+    {"behaviour.feedback", "feedback of users", Scale::score, 1},
 };
 
 enum class By : std::uint8_t { agent, model, type, tool, agent_tool };
@@ -522,13 +522,13 @@ private:
              const Ledger& ledger, Emit& emit) const {
         const Excursion& e = w.excursions[k];
         Facts facts;
-        facts.rule = Facts::Rule::shift;
+        facts.rule = Facts::Rule::behaviour;
         const Verdict verdict = emit.judge(facts, ledger, ledger.sighting().now);
         Anomaly a;
         a.ts = event.ts;
         a.since = event.ts - Nanos{whom.now_s - e.since_s} * kSecond;
         a.family = Family::behavioural;
-        a.detector = "shift";
+        a.detector = "behaviour";
         const bool own = w.by == By::agent || w.by == By::agent_tool;
         a.scope = narrowest_scope(w.tenant.view(), own ? whom.agent : std::string_view{}, {}, {});
         a.series = kAbout[w.measure].series;
@@ -624,7 +624,7 @@ void Shifts::load(Reader& reader) {
         for (std::uint32_t i = views_.oldest(list); i != kNone; i = views_.newer(i)) {
             const Watch& w = views_[i];
             if (w.measure >= kMeasures || static_cast<std::size_t>(w.by) >= kBys || w.told > kMostTold) {
-                throw CodecError("state: shift: no such view");
+                throw CodecError("state: behaviour: no such view");
             }
         }
     }
@@ -646,9 +646,9 @@ std::unique_ptr<Auditor> make(std::span<const double> values) { return std::make
 
 }  // namespace
 
-extern const AuditorDescriptor shift_auditor;
-const AuditorDescriptor shift_auditor{
-    {"shift", "success, durations, sizes, tools, feedback, retries, pooled over agents by model, task type and tool",
+extern const AuditorDescriptor behaviour_auditor;
+const AuditorDescriptor behaviour_auditor{
+    {"behaviour", "success, durations, sizes, tools, feedback, retries, pooled over agents by model, task type and tool",
      "conformal ranks within each agent's past (Vovk et al. 2003) under Page's cumulative sums", kOptions},
     make};
 
