@@ -35,7 +35,7 @@
     X(availability)       \
     X(self)
 #define ARGUS_DETECTORS(X) X(residual) X(season) X(increment)
-#define ARGUS_AUDITORS(X) X(causal) X(loop) X(budget) X(cost) X(forecast) X(outcome) X(sequence) X(hijack)
+#define ARGUS_AUDITORS(X) X(causal) X(loop) X(budget) X(cost) X(forecast) X(outcome) X(sequence) X(hijack) X(claims)
 
 namespace argus::engine {
 
