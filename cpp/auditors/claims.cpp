@@ -598,12 +598,13 @@ private:
         const std::int64_t number = now / kWidth;
         if (s.newest == 0) s.settled = s.newest = number - 1, s.buckets = {};
         const std::int64_t limit = (now - late_) / kWidth;
+        if (number - s.newest >= std::int64_t{kBuckets}) {  // nobody looked for long: nothing lies between
+            while (s.settled <= s.newest) settle(s, ledger, emit);
+            s.settled = s.newest = number - 1;
+            s.buckets = {};
+        }
         while (s.newest < number) {
-            if (s.settled <= s.newest && s.newest + 1 - s.settled >= std::int64_t{kBuckets}) settle(s, ledger, emit);
-            if (s.settled > s.newest && number - s.newest > std::int64_t{kBuckets}) {
-                s.settled = s.newest = number - 1;  // nothing lies between: nobody looked
-                s.buckets = {};
-            }
+            if (s.newest + 1 - s.settled >= std::int64_t{kBuckets}) settle(s, ledger, emit);
             Bucket& fresh = s.buckets[slot(++s.newest)];
             fresh = Bucket{};
             fresh.accounted = s.open_calls > 0 || s.newest * kWidth <= s.accounted_until ? 1 : 0;
