@@ -23,6 +23,7 @@ extern const AuditorDescriptor sequence_auditor;
 extern const AuditorDescriptor hijack_auditor;
 extern const AuditorDescriptor progress_auditor;
 extern const AuditorDescriptor behaviour_auditor;
+extern const AuditorDescriptor claims_auditor;
 }  // namespace argus::auditors
 
 namespace {
@@ -286,6 +287,7 @@ int main() {
     figure("events/outcome", [&] { return ingest_all(frames, {{&auditors::outcome_auditor, {}}}); });
     pass = report_outcome_task() && pass;
     figure("events/sequence", [&] { return ingest_all(frames, {{&auditors::sequence_auditor, {}}}); });
+    figure("events/claims", [&] { return ingest_all(frames, {{&auditors::claims_auditor, {}}}); });
     figure("events/hijack", [&] { return ingest_all(frames, {{&auditors::hijack_auditor, {}}}); });
     figure_of(requests, "events/requests/ledger", [&] { return ingest_all(requests, {}); });
     figure_of(requests, "events/requests/hijack",

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "auditors/host_facts.hpp"
 #include "base/clock.hpp"
 #include "base/codec.hpp"
 #include "events/ledger.hpp"
@@ -22,7 +23,7 @@ namespace argus::auditors {
 // What a deterministic rule found, in the terms the criteria are written in.
 struct Facts {
     enum class Rule : std::uint8_t {
-        order, loss, loop, budget, cost, forecast, drift, sequence, hijack, progress, behaviour,
+        order, loss, loop, budget, cost, forecast, drift, sequence, hijack, progress, behaviour, claim,
     };
     Rule rule = Rule::order;
     // order: the source that broke the order
@@ -53,6 +54,8 @@ struct Facts {
     bool worse = false;
     // hijack
     double chance = 1.0;            // share of the agent's own tasks that hold anything as unlike their request
+    // claim; `repeats` = claims of the session that the host refuted
+    bool ended = false;             // success was claimed, the process failed: its session is over
 };
 
 struct Verdict {
@@ -65,6 +68,8 @@ public:
     virtual ~Emit() = default;
     [[nodiscard]] virtual Verdict judge(const Facts& facts, const events::Ledger& ledger, Nanos now) const = 0;
     virtual void say(Anomaly&& anomaly) = 0;
+    // Has a file looked at; the answer comes as a HostFact. False = nobody looks here, or not now.
+    [[nodiscard]] virtual bool ask(const FileQuestion&) { return false; }
 };
 
 struct Constraint;
@@ -80,6 +85,9 @@ public:
     virtual void finish(Nanos, events::Ledger&, Emit&) {}
     // A person cleared a stop of `scope`: what stands there is said again when it goes on.
     virtual void rearm(const Scope&, events::Ledger&) {}
+    // What the host shows; views in it die with the call.
+    virtual void on_fact(const HostFact&, Nanos, events::Ledger&, Emit&) {}
+    virtual void report(ClaimReport&) const {}
     virtual void save(Writer& writer) const = 0;
     virtual void load(Reader& reader) = 0;
 };

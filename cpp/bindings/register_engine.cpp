@@ -239,6 +239,43 @@ py::list lanes_list(const engine::HostPlane* host) {
     return out;
 }
 
+py::dict share(const auditors::Share& of) {
+    py::dict out;
+    out["all"] = of.all;
+    out["accounted"] = of.accounted;
+    return out;
+}
+
+py::dict claims(const Engine& engine) {
+    const auditors::ClaimReport report = engine.events().claims();
+    py::dict unverifiable;
+    for (std::size_t i = 1; i < auditors::kBlinds; ++i) {
+        unverifiable[auditors::to_string(static_cast<auditors::Blind>(i))] = report.counts.unverifiable[i];
+    }
+    py::dict out;
+    out["files"] = report.counts.files;
+    out["confirmed"] = report.counts.confirmed;
+    out["refuted"] = report.counts.refuted;
+    out["undecided"] = report.counts.undecided;
+    out["withdrawn"] = report.counts.withdrawn;
+    out["shed"] = report.counts.shed;
+    out["unverifiable"] = unverifiable;
+    py::list agents;
+    for (const auditors::AgentCoverage& a : report.agents) {
+        py::dict d;
+        d["session"] = text(a.session);
+        d["agent"] = text(a.agent);
+        d["cpu_s"] = share(a.cpu_s);
+        d["write_bytes"] = share(a.write_bytes);
+        d["processes"] = share(a.processes);
+        d["since"] = a.since;
+        d["alive"] = a.alive;
+        agents.append(d);
+    }
+    out["agents"] = agents;
+    return out;
+}
+
 py::dict statistics(Engine& engine) {
     const auto& s = engine.statistics();
     const auto& plane = engine.events();
@@ -408,7 +445,13 @@ void bind_stops(py::class_<Engine>& c) {
              [](Engine& engine, const std::vector<std::tuple<std::string, std::int32_t, std::int64_t, bool>>& roots) {
                  std::vector<engine::AgentRoot> out;
                  for (const auto& [session, pid, start, below] : roots) out.push_back({session, pid, start, below});
-                 return engine.host() != nullptr ? engine.host()->set_agents(std::move(out)) : 0;
+                 return engine.set_agents(std::move(out));
+             })
+        .def("end_session",
+             [](Engine& engine, const std::string& session, int code, int signal, bool stopped, Nanos now) {
+                 std::vector<Anomaly> found;
+                 engine.end_session(session, code, signal, stopped, now, found);
+                 return to_python(found);
              })
         .def("release_stop",
              [](Engine& engine, const std::string& stop, const std::string& kind, const std::string& name) {
@@ -495,6 +538,7 @@ void bind_reading(py::class_<Engine>& c) {
         .def("process_keys", [](Engine& engine, const std::string& by) { return texts(process_keys(engine, by)); })
         .def("process_groups", &process_groups)
         .def("statistics", &statistics)
+        .def("claims", &claims)
         .def("burst",
              [](Engine& engine) {
                  if (engine.host() != nullptr) engine.host()->burst();

@@ -11,7 +11,7 @@ namespace {
 using auditors::Facts;
 using auditors::Verdict;
 
-enum Row : std::size_t { kC1, kC2, kC4, kC5, kW1, kW2, kW3, kW4, kW5, kW8 };
+enum Row : std::size_t { kC1, kC2, kC4, kC5, kW1, kW2, kW3, kW4, kW5, kW8, kW9 };
 
 constexpr Option kC1Options[] = {{"share", "1", 1.0, 0.01, 1.0, "share of the cap at which it counts as reached"}};
 
@@ -77,6 +77,12 @@ constexpr Option kW8Options[] = {
     {"chance", "1", 0, 0, 0.2, "share of the agent's own tasks at most as unlike their request; 0 = never a warning"},
 };
 
+enum W9Option : std::size_t { kW9Refuted, kW9Ended };
+constexpr Option kW9Options[] = {
+    {"refuted", "1", 1, 1, 10000, "claims of a session that the host refutes"},
+    {"ended", "1", 0, 0, 1, "1 = success claimed just before a failing exit counts; a stop then meets the next run"},
+};
+
 constexpr CriterionDescriptor kRows[] = {
     {"C1", Severity::critical, "metered and reserved spend reaches an absolute cap", kC1Options},
     {"C2", Severity::critical, "a long loop of result-equal calls that also spends or lasts", kC2Options},
@@ -89,6 +95,7 @@ constexpr CriterionDescriptor kRows[] = {
     {"W4", Severity::warning, "the success of tasks fell, with evidence and by a material amount", kW4Options},
     {"W5", Severity::warning, "events in an order or with an identity that cannot be right", kW5Options},
     {"W8", Severity::warning, "an acting call unlike those that like requests led to before", kW8Options},
+    {"W9", Severity::warning, "a file that an agent claims to have written, which the host refutes", kW9Options},
 };
 
 // Exact integers: a share is taken to 1e-9, products to 128 bits; doubles would lose nano-USD beyond 2^53.
@@ -217,6 +224,12 @@ Verdict Criteria::judge_order(const Facts& f, const events::Ledger& ledger, Nano
     return enough(value(kW5, kW5Lossy), value(kW5, kW5Window)) ? Verdict{Severity::warning, "W5"} : Verdict{};
 }
 
+Verdict Criteria::judge_claim(const Facts& f) const noexcept {
+    const bool counts = !f.ended || value(kW9, kW9Ended) >= 1;
+    const bool holds = counts && static_cast<double>(f.repeats) >= value(kW9, kW9Refuted);
+    return enabled_[kW9] && holds ? Verdict{Severity::warning, "W9"} : Verdict{};
+}
+
 Verdict Criteria::judge(const Facts& facts, const events::Ledger& ledger, Nanos now) const {
     switch (facts.rule) {
         case Facts::Rule::loss:
@@ -230,6 +243,7 @@ Verdict Criteria::judge(const Facts& facts, const events::Ledger& ledger, Nanos 
         case Facts::Rule::hijack: return judge_hijack(facts);
         case Facts::Rule::progress: return judge_progress(facts);
         case Facts::Rule::order: return judge_order(facts, ledger, now);
+        case Facts::Rule::claim: return judge_claim(facts);
     }
     return {};
 }

@@ -10,6 +10,7 @@
 //   W4  the success of tasks fell, with evidence and by a material amount                   warning
 //   W5  a deterministic order fault: one of a lossless source, several of a lossy one       warning
 //   W8  a call that does not fit the request, rarer than a stated share (none by default)   warning
+//   W9  claims of an agent that the host's own facts refute                                 warning
 #pragma once
 
 #include <span>
@@ -59,6 +60,7 @@ private:
     [[nodiscard]] auditors::Verdict judge_order(const auditors::Facts& facts, const events::Ledger& ledger,
                                                 Nanos now) const noexcept;
     [[nodiscard]] auditors::Verdict judge_hijack(const auditors::Facts& facts) const noexcept;
+    [[nodiscard]] auditors::Verdict judge_claim(const auditors::Facts& facts) const noexcept;
 
     std::vector<std::vector<double>> values_;
     std::vector<bool> enabled_;

@@ -197,6 +197,47 @@ class BudgetTotals(msgspec.Struct, frozen=True, kw_only=True):
     broken: bool
 
 
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """An amount, and how much of it events account for."""
+
+    all: float
+    accounted: float
+
+    @property
+    def ratio(self) -> float:
+        """NaN where there is nothing to account for."""
+        return self.accounted / self.all if self.all > 0 else float("nan")
+
+
+class Coverage(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of one agent session's real activity its events account for, since `since` (wall-clock ns).
+
+    `cpu_s` processor time, `write_bytes` bytes written to storage, `processes` processes started. The last
+    `auditors.claims.late_s` seconds count as far as events told of them by now.
+    """
+
+    session: str
+    agent: str
+    cpu_s: Share
+    write_bytes: Share
+    processes: Share
+    since: int
+    alive: bool
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True):
+    """Files that agents claimed to have written, by what this host showed of them; `unverifiable` by why."""
+
+    files: int
+    confirmed: int
+    refuted: int
+    undecided: int
+    withdrawn: int
+    shed: int
+    unverifiable: dict[str, int]
+    agents: list[Coverage]
+
+
 class AlarmBudget(BudgetTotals, frozen=True, kw_only=True):
     """The totals, and one entry a live series.
 
@@ -350,6 +391,30 @@ class Engine:
         """
         left_out: int = self._core.set_agents(list(roots))
         return left_out
+
+    def end_session(
+        self, session: str, *, code: int = 0, signal: int = 0, stopped: bool = False, now: int | None = None
+    ) -> list[Anomaly]:
+        """A supervisor says how the command of `session` ended; held against the success that it claimed.
+
+        Parameters
+        ----------
+        code : exit status, 0 to 255 · signal : that ended it, 0 = none did
+        stopped : Argus ended it, which refutes nothing
+        now : wall-clock ns; None = this moment
+        """
+        return self._records(
+            self._core.end_session(session, code, signal, stopped, time.time_ns() if now is None else now)
+        )
+
+    def claims(self) -> Claims:
+        """What became of the files that agents claimed, and how much of each agent's activity its events account for."""
+        told = self._core.claims()
+        agents = [
+            Coverage(**{**agent, **{name: Share(**agent[name]) for name in ("cpu_s", "write_bytes", "processes")}})
+            for agent in told.pop("agents")
+        ]
+        return Claims(**told, agents=agents)
 
     def release_stop(self, kind: StopKind, scope: Scope) -> None:
         """A stop was cleared, or the hold on it ended: its next reason counts again, also one that still stands."""

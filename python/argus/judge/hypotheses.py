@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from argus.schema import Hypothesis
 
-_TOLD_BY_KIND = ("causal", "cost", "forecast", "hijack", "outcome", "progress", "sequence", "behaviour")
+_TOLD_BY_KIND = ("behaviour", "causal", "claims", "cost", "forecast", "hijack", "outcome", "progress", "sequence")
 _UNLIKELY = 0.02  # a kind that a cause does not list may still occur beside it
 
 
@@ -146,6 +146,34 @@ _CAUSES = (
         0.05,
         {"hijack.unasked_call": 0.95, "sequence.unseen_step": 0.2},
         "the user's own words ask for the call",
+    ),
+    _Cause(
+        "the agent says that it did what it did not do",
+        0.06,
+        {
+            "claims.file_absent": 0.9,
+            "claims.file_untouched": 0.5,
+            "claims.file_content": 0.3,
+            "claims.exit_status": 0.4,
+        },
+        "the file was written, and removed or moved by a process that tells no events",
+    ),
+    _Cause(
+        "a write broke off, or its size or digest was taken before it was whole",
+        0.05,
+        {"claims.file_size": 0.8, "claims.file_content": 0.6},
+        "the claim was told after the file was closed",
+    ),
+    _Cause(
+        "work that the agent's events do not tell of (a child, a daemon, an instrumented part missing)",
+        0.06,
+        {
+            "claims.idle_work": 0.9,
+            "claims.unreported_cpu": 0.8,
+            "claims.unreported_disk": 0.6,
+            "claims.unreported_children": 0.7,
+        },
+        "a call that is told late covers the time",
     ),
     _Cause(
         "the host is short of a resource",

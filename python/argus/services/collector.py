@@ -684,6 +684,12 @@ class Collector:
         if session is None:
             raise UsageError(f"finished: expected a registered session, found {name!r}")
         self._drain()
+        if (status := result.get("status")) is not None:
+            found = self._engine.end_session(
+                name, code=max(status, 0), signal=max(-status, 0), stopped=bool(result.get("stop"))
+            )
+            if found:
+                self._handle(found, self._engine.decisions())
         issue = ""
         if result.get("stop"):
             scope = Scope(ScopeKind.SESSION, name, session=name)
@@ -799,6 +805,7 @@ class Collector:
             "host_line": self._host_words(latest),
             "processes": len(self._engine.processes().get("pid", ())),
             "entity": msgspec.structs.asdict(self._engine.entity()),
+            "claims": msgspec.to_builtins(self._engine.claims()),
             "accepted": self._accepted,
             "rejected_total": self._rejected + (self._http.rejected if self._http is not None else 0),
             "otlp": self._http.statistics() if self._http is not None else None,

@@ -37,13 +37,15 @@ NEEDS: Final[Mapping[str, Need]] = {
     "C1": Need(("budget",), (_SPEND,), "a cap, and events that tell spend", capped=True),
     "C2": Need(("loop",), (_CALLS,), "tool calls with args_hash and result_hash; a duration, or events that tell spend"),
     "C4": Need(("cost",), (("token_cost_logged", "model_returned"),), "costs of model calls with their tokens"),
+    "C5": Need(("causal",), (), "a constraint of yours with severity = \"critical\""),
     "W1": Need(("budget", "forecast"), (_SPEND,), "a cap, and events that tell spend", capped=True),
     "W2": Need(("cost",), (("token_cost_logged", "model_returned"),), "costs of model calls with their tokens"),
-    "W3": Need(("loop",), (_CALLS,), "tool calls with args_hash and result_hash; a duration, or events that tell spend"),
+    "W3": Need(("loop", "progress"), (_CALLS,), "tool calls with args_hash and result_hash; a duration, or events that tell spend"),
     "W4": Need(("outcome",), (_TASK_ENDS,), "ends of tasks with ok, at least 46 of an agent or tenant"),
     "W5": Need(("causal",), (), "any events; losses and repeats are seen by seq and id, orders by starts and ends"),
     "W8": Need(("hijack",), (("user_message", "task_started"), _CALLS), "requests as text or words; chance above 0",
                option="chance"),
+    "W9": Need(("claims",), (("file_written", "task_completed"),), "file_written with absolute paths of this machine"),
 }  # fmt: skip
 """By criterion; one that is not listed is held to need nothing."""
 

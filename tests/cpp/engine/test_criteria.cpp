@@ -53,7 +53,7 @@ TEST_CASE("criteria: every row documents itself and its defaults lie within thei
             CHECK(std::string(o.documentation).size() > 5);
         }
     }
-    CHECK(names == std::set<std::string>{"C1", "C2", "C4", "C5", "W1", "W2", "W3", "W4", "W5", "W8"});
+    CHECK(names == std::set<std::string>{"C1", "C2", "C4", "C5", "W1", "W2", "W3", "W4", "W5", "W8", "W9"});
 }
 
 TEST_CASE("criteria: loops stand on both sides of each bar") {
