@@ -126,7 +126,13 @@ _CAUSES = (
     _Cause(
         "the model, its version or its prompt does the task worse",
         0.10,
-        {"outcome.success": 0.8, "outcome.mix": 0.7, "behaviour.success": 0.6, "behaviour.feedback": 0.3, "cost.size": 0.1},
+        {
+            "outcome.success": 0.8,
+            "outcome.mix": 0.7,
+            "behaviour.success": 0.6,
+            "behaviour.feedback": 0.3,
+            "cost.size": 0.1,
+        },
         "the same version on the same requests succeeds as before",
     ),
     _Cause(
