@@ -24,6 +24,7 @@ extern const AuditorDescriptor hijack_auditor;
 extern const AuditorDescriptor progress_auditor;
 extern const AuditorDescriptor behaviour_auditor;
 extern const AuditorDescriptor claims_auditor;
+extern const AuditorDescriptor limits_auditor;
 }  // namespace argus::auditors
 
 namespace {
@@ -278,6 +279,8 @@ int main() {
     figure("events/constraints",
            [&] { return ingest_all(frames, {{&auditors::causal_auditor, {}}}, one_of_each()); });
     figure("events/loop", [&] { return ingest_all(frames, {{&auditors::loop_auditor, {}}}); });
+    std::vector<double> limits(21, 1e12);
+    figure("events/limits", [&] { return ingest_all(frames, {{&auditors::limits_auditor, limits}}); });
     figure("events/budget", [&] { return ingest_all(frames, {{&auditors::budget_auditor, {}}}); });
     figure("events/cost", [&] { return ingest_all(frames, {{&auditors::cost_auditor, {}}}); });
     figure("events/forecast", [&] { return ingest_all(frames, {{&auditors::forecast_auditor, {}}}); });

@@ -24,6 +24,7 @@ namespace argus::auditors {
 struct Facts {
     enum class Rule : std::uint8_t {
         order, loss, loop, budget, cost, forecast, drift, sequence, hijack, progress, behaviour, claim,
+        limit,
     };
     Rule rule = Rule::order;
     // order: the source that broke the order
@@ -56,6 +57,9 @@ struct Facts {
     double chance = 1.0;            // share of the agent's own tasks that hold anything as unlike their request
     // claim; `repeats` = claims of the session that the host refuted
     bool ended = false;             // success was claimed, the process failed: its session is over
+    // limit: in the unit of the cap
+    double used = 0.0;
+    double limit = 0.0;
 };
 
 struct Verdict {

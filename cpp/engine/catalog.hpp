@@ -36,7 +36,7 @@
     X(self)
 #define ARGUS_DETECTORS(X) X(residual) X(season) X(increment)
 #define ARGUS_AUDITORS(X) X(causal) X(loop) X(budget) X(cost) X(forecast) X(outcome) X(sequence) X(hijack) X(progress) \
-    X(behaviour) X(claims)
+    X(behaviour) X(claims) X(limits)
 
 namespace argus::engine {
 

@@ -84,11 +84,12 @@ constexpr Option kW9Options[] = {
 };
 
 constexpr CriterionDescriptor kRows[] = {
-    {"C1", Severity::critical, "metered and reserved spend reaches an absolute cap", kC1Options},
+    {"C1", Severity::critical, "metered and reserved spend, tokens, calls or time reach an absolute cap", kC1Options},
     {"C2", Severity::critical, "a long loop of result-equal calls that also spends or lasts", kC2Options},
     {"C4", Severity::critical, "a loop far beyond its bar or calls far above their price, costing much", kC4Options},
     {"C5", Severity::critical, "a constraint that the configuration marks critical was violated", kC5Options},
-    {"W1", Severity::warning, "the upper bound of spend reaches a share of a cap, or will do so soon", kW1Options},
+    {"W1", Severity::warning, "spend at its upper bound, tokens, calls or time near a cap, or spend soon will",
+     kW1Options},
     {"W2", Severity::warning, "prices, loops, sizes, rates or retries of model calls that cost much", kW2Options},
     {"W3", Severity::warning, "a loop of result-equal calls that also spends or lasts, or spend without progress",
      kW3Options},
@@ -183,6 +184,13 @@ Verdict Criteria::judge_budget(const Facts& f) const noexcept {
     return {};
 }
 
+Verdict Criteria::judge_limit(const Facts& f) const noexcept {
+    if (!(f.limit > 0)) return {};
+    if (enabled_[kC1] && f.used >= f.limit * value(kC1, 0)) return {Severity::critical, "C1"};
+    if (enabled_[kW1] && f.used >= f.limit * value(kW1, kW1Share)) return {Severity::warning, "W1"};
+    return {};
+}
+
 Verdict Criteria::judge_cost(const Facts& f) const noexcept {
     const bool loop = f.cost == Facts::Cost::loop;
     const bool price = f.cost == Facts::Cost::price;
@@ -237,6 +245,7 @@ Verdict Criteria::judge(const Facts& facts, const events::Ledger& ledger, Nanos 
         case Facts::Rule::behaviour: return {};  // information: none justifies a stop by itself
         case Facts::Rule::loop: return judge_loop(facts);
         case Facts::Rule::budget: return judge_budget(facts);
+        case Facts::Rule::limit: return judge_limit(facts);
         case Facts::Rule::cost: return judge_cost(facts);
         case Facts::Rule::forecast: return judge_forecast(facts);
         case Facts::Rule::drift: return judge_drift(facts);

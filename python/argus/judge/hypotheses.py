@@ -207,6 +207,8 @@ def kind_of(family: str, series: str) -> str:
     if family == "host":
         return "host." + ".".join(series.split("{", 1)[0].split(".")[:2])
     head = series.split(".", 1)[0]
+    if head == "limits":
+        return "budget"  # a cap, of what unit ever
     return head if head in ("loop", "budget") else series if head in _TOLD_BY_KIND else str(family)
 
 

@@ -34,11 +34,11 @@ _SPEND: Final = ("token_cost_logged", "budget_reserved", "budget_settled")
 _TASK_ENDS: Final = ("task_completed", "task_failed", "task_cancelled")
 
 NEEDS: Final[Mapping[str, Need]] = {
-    "C1": Need(("budget",), (_SPEND,), "a cap, and events that tell spend", capped=True),
+    "C1": Need(("budget", "limits"), (_SPEND,), "a cap, and events that tell spend", capped=True),
     "C2": Need(("loop",), (_CALLS,), "tool calls with args_hash and result_hash; a duration, or events that tell spend"),
     "C4": Need(("cost",), (("token_cost_logged", "model_returned"),), "costs of model calls with their tokens"),
     "C5": Need(("causal",), (), "a constraint of yours with severity = \"critical\""),
-    "W1": Need(("budget", "forecast"), (_SPEND,), "a cap, and events that tell spend", capped=True),
+    "W1": Need(("budget", "limits", "forecast"), (_SPEND,), "a cap, and events that tell spend", capped=True),
     "W2": Need(("cost",), (("token_cost_logged", "model_returned"),), "costs of model calls with their tokens"),
     "W3": Need(("loop", "progress"), (_CALLS,),
                "tool calls with args_hash and result_hash; a duration, or events that tell spend"),
@@ -110,8 +110,9 @@ def _lacks(
     lacks = []
     if all(auditor in options.disabled for auditor in need.auditors):
         lacks.append(f"auditor {' or '.join(need.auditors)}: off in the configuration")
-    if need.capped and not options.caps_nusd and not (live and live["session_caps"]):
-        lacks.append("a cap: none in [budgets], and none of a session")
+    limited = any(cap > 0 for name, cap in options.auditors.get("limits", {}).items() if name != "silence_s")
+    if need.capped and not options.caps_nusd and not limited and not (live and live["session_caps"]):
+        lacks.append("a cap: none in [budgets] or [auditors.limits], and none of a session")
     if any(option["name"] == need.option and option["value"] <= 0 for option in explained):
         lacks.append(f"{need.option}: is 0, so it never holds")
     if live is not None:

@@ -145,7 +145,7 @@ def test_criteria_and_findings_of_a_running_collector_are_explained(collector: P
     rows = {row["name"]: row for row in explain.criteria(load(collector / "argus.toml"), live=live)}
     assert rows["C2"]["since_start"]["fired"] == rows["C2"]["since_start"]["stops"] == 1
     assert rows["C2"]["lacks"] == rows["W3"]["lacks"] == []
-    assert rows["C1"]["lacks"] == ["a cap: none in [budgets], and none of a session"]
+    assert rows["C1"]["lacks"] == ["a cap: none in [budgets] or [auditors.limits], and none of a session"]
     assert any("task_completed" in lack for lack in rows["W4"]["lacks"])
     worst = told.request({"verb": "incidents"})["incidents"][0]
     while (shown := show(worst["anomalies"], logs=[], journal=home / "journal.db")).missing:

@@ -111,7 +111,7 @@ def test_a_cap_that_is_not_there_is_named_and_one_that_is_there_suffices(tmp_pat
     bare = explain.criteria(EngineOptions())
     capped = explain.criteria(load(tmp_path, "[budgets]\ntenant_usd = 5\n"))
     for name in ("C1", "W1"):
-        assert row_of(name, bare)["lacks"] == ["a cap: none in [budgets], and none of a session"]
+        assert row_of(name, bare)["lacks"] == ["a cap: none in [budgets] or [auditors.limits], and none of a session"]
         assert row_of(name, capped)["lacks"] == []
     of_session = explain.criteria(EngineOptions(), live=live(session_caps=1, event_types=["token_cost_logged"]))
     assert row_of("C1", of_session)["lacks"] == []
