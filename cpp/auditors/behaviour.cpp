@@ -648,7 +648,7 @@ std::unique_ptr<Auditor> make(std::span<const double> values) { return std::make
 
 extern const AuditorDescriptor behaviour_auditor;
 const AuditorDescriptor behaviour_auditor{
-    {"behaviour", "success, durations, sizes, tools, feedback, retries, pooled over agents by model, task type and tool",
+    {"behaviour", "success, durations, sizes, tools, feedback, retries, pooled by model, task type and tool",
      "conformal ranks within each agent's past (Vovk et al. 2003) under Page's cumulative sums", kOptions},
     make};
 

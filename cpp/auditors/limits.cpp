@@ -1,6 +1,6 @@
-// Absolute caps in other units than money: tokens, model calls, tool calls, wall time and CPU seconds, of every session,
-// agent, tenant and of the host. 0 = no cap. "limits.<unit>" when a cap is reached, or the share of it that W1 names
-// (criteria C1 and W1). Said once as it rises; after a person's reset again, if it still stands.
+// Absolute caps in other units than money: tokens, model calls, tool calls, wall time and CPU seconds, of every
+// session, agent and tenant, and of the host. 0 = no cap. "limits.<unit>" when a cap is reached, or the share of it
+// that W1 names (criteria C1 and W1). Said once as it rises; after a person's reset again, if it still stands.
 //
 // tokens, calls  Logs, settlements and returns may all tell the same call: each kind is summed by itself in the
 //                narrowest scope that the event names, and the kind that tells most counts. What a scope gains, the

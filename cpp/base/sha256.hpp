@@ -1,4 +1,5 @@
-// SHA-256 (FIPS 180-4), of a claimed file's content and of what identifies an argument or a record. Portable; about 0.2 GB/s.
+// SHA-256 (FIPS 180-4), of a claimed file's content and of what identifies an argument or a record. Portable; about
+// 0.2 GB/s.
 #pragma once
 
 #include <array>

@@ -103,7 +103,13 @@ def limited() -> list[dict[str, Any]]:
     )  # fmt: skip
 
 
-MADE = {"limited": limited, "runaway": runaway, "spending": spending, "order_faults": order_faults, "switching": switching}
+MADE = {
+    "limited": limited,
+    "runaway": runaway,
+    "spending": spending,
+    "order_faults": order_faults,
+    "switching": switching,
+}
 
 
 def recorded(data: Path, name: str) -> Iterator[dict[str, Any]]:
@@ -198,7 +204,9 @@ def test_every_auditor_speaks_on_recorded_events_and_keeps_the_contract(data: Pa
         spoke |= assert_contract(list(recorded(data, name)), CAPS)
     for made in MADE.values():
         spoke |= assert_contract(made(), CAPS)
-    assert sorted(set(AUDITORS) - spoke - HOST_ONLY) == [], "give each a recorded or made stream above on which it speaks"
+    assert sorted(set(AUDITORS) - spoke - HOST_ONLY) == [], (
+        "give each a recorded or made stream above on which it speaks"
+    )
 
 
 def test_the_costliest_calls_are_the_evidence_of_a_cap():
