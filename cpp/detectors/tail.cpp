@@ -5,7 +5,7 @@
 //           every 128 values, and its share is known by count: so a heavy tail costs no false alarms. Only how often it
 //           is passed counts, not how far; for how far see `residual` and the ranks.
 // Input:    values above 0; others lie in the lowest bucket.
-// Cost:     284 bytes a series; bench_leaves, a scalar loop.  NaN: statistic NaN, state untouched.
+// Cost:     276 bytes a series; bench_leaves, a scalar loop.  NaN: statistic NaN, state untouched.
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -24,11 +24,15 @@ constexpr int kBelow = 6 * kPerOctave;  // buckets under the first value
 constexpr std::uint32_t kRenewed = 128;
 constexpr std::uint32_t kFull = 60000;  // values at which all counts are halved
 constexpr std::uint32_t kFewest = 128;
-constexpr float kPatience = 64.0F;
+// Weaker bets than 2.5, 4 and 2/5 times the share would take thousands of values to see the end of an anomaly.
+constexpr std::array<std::size_t, 3> kBold{1, 2, 4};
+constexpr std::array<float, 3> kShares{0.25F, 0.25F, 0.5F};
+constexpr float kMostTail = 1.6777216e7F;  // 24 bits
+constexpr float kPatience = 4096.0F;  // wealth beyond which nothing is learned
 
 struct Past {
     std::array<std::uint16_t, kBuckets> counts;
-    std::array<float, kBets> wealth;
+    std::array<float, kBold.size()> wealth;
     std::uint16_t total;  // values counted
     std::uint16_t above;  // of them at or above the bar
     std::int16_t lowest;  // bucket number of counts[0]; 0 = none seen
@@ -84,18 +88,17 @@ private:
         const float apart = __builtin_sqrtf(static_cast<float>(past.above) + 1.0F) / n;
         return between(ratio > 1.0F ? p + apart : p > 2.0F * apart ? p - apart : 0.5F * p, 1.0e-4F, 0.9F);
     }
-    [[nodiscard]] static float wealth_after(const Past& past, std::size_t b, bool beyond) noexcept {
+    [[nodiscard]] static float wealth_after(const Past& past, std::size_t i, bool beyond) noexcept {
+        const std::size_t b = kBold[i];
         const float p = chance(past, kRatios[b]);
-        return wager(past.wealth[b], binomial_bet(beyond ? 1.0F : 0.0F, 1.0F, p, kRatios[b], kLog2Ratios[b]));
-    }
-    [[nodiscard]] static float weighed(std::size_t b, float wealth) noexcept {
-        return (kRatios[b] > 1.0F ? kRiseShare : kFallShare) * wealth;
+        const float log2_e = binomial_bet(beyond ? 1.0F : 0.0F, 1.0F, p, kRatios[b], kLog2Ratios[b]);
+        return std::min(wager(past.wealth[i], log2_e), kMostTail);
     }
     [[nodiscard]] static float bits_of(const Past& past, float x) noexcept {
         if (past.bar == 0) return 0.0F;
         const bool beyond = place(past, x) >= past.bar;
         float mixed = 1.0F;
-        for (std::size_t b = 0; b < kBets; ++b) mixed += weighed(b, wealth_after(past, b, beyond));
+        for (std::size_t i = 0; i < kBold.size(); ++i) mixed += kShares[i] * wealth_after(past, i, beyond);
         return fast_log2(mixed);
     }
 
@@ -106,12 +109,12 @@ private:
         const bool beyond = past.bar != 0 && at >= past.bar;
         float most = 0.0F;
         if (past.bar != 0) {
-            for (std::size_t b = 0; b < kBets; ++b) {
-                past.wealth[b] = wealth_after(past, b, beyond);
-                most += weighed(b, past.wealth[b]);
+            for (std::size_t i = 0; i < kBold.size(); ++i) {
+                past.wealth[i] = wealth_after(past, i, beyond);
+                most += kShares[i] * past.wealth[i];
             }
         }
-        if (what == kLearnNothing || past.lowest == 0 || most > kPatience * kPatience) return;
+        if (what == kLearnNothing || past.lowest == 0 || most > kPatience) return;
         ++past.counts[static_cast<std::size_t>(at)];
         ++past.total;
         past.above = static_cast<std::uint16_t>(past.above + (beyond ? 1 : 0));

@@ -1,5 +1,7 @@
 #include "engine/engine.hpp"
 
+#include <fnmatch.h>
+
 #include <algorithm>
 #include <array>
 #include <cinttypes>
@@ -12,7 +14,7 @@ namespace argus::engine {
 namespace {
 
 constexpr std::uint32_t kStateMagic = 0x41524753;  // "SGRA" on disk
-constexpr std::uint32_t kStateVersion = 3;
+constexpr std::uint32_t kStateVersion = 4;
 
 std::string format_number(double value) {
     char text[32];
@@ -59,6 +61,45 @@ Anomaly to_anomaly(const Utterance& said, const SeriesInfo& info, Nanos wall_now
     return anomaly;
 }
 
+Anomaly to_anomaly(const SilenceSaid& said, const SeriesInfo& info, Nanos wall_now, std::uint64_t count) {
+    Anomaly anomaly;
+    anomaly.series = info.full_name();
+    anomaly.id = deterministic_id(anomaly.series, wall_now, count);
+    anomaly.ts = wall_now;
+    if (!info.session.empty()) {
+        anomaly.scope.kind = ScopeKind::session;
+        anomaly.scope.id = anomaly.scope.session = info.session;
+    }
+    anomaly.detector = detectors::silence_detector.leaf.name;
+    anomaly.value = said.frozen ? said.value : kNotANumber;
+    anomaly.bits = static_cast<double>(said.bits);
+    anomaly.since = said.since_wall;
+    anomaly.evidence = {anomaly.series};
+    const std::string length = format_number(said.length_s);
+    const std::string usual = format_number(said.usual_s);
+    if (!said.onset) {
+        anomaly.message = anomaly.series + (said.frozen ? " moves again" : " arrives again");
+    } else if (said.frozen) {
+        anomaly.message = anomaly.series + " is frozen at " + format_number(said.value) + " " + info.shown_unit() +
+                          " for " + length + " s, never before longer than " + usual + " s";
+    } else {
+        anomaly.message = anomaly.series + " stopped arriving: nothing for " + length + " s, usually every " + usual +
+                          " s";
+    }
+    return anomaly;
+}
+
+bool matches(const std::vector<std::string>& patterns, const std::string& name) {
+    return std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
+        return fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
+    });
+}
+
+// What an event series says of arrivals: no events in a second are none. Of its other rates 0 is good news.
+double arrivals_of(const NumericSeries& series) {
+    return std::string_view(series.name) == "agent.events.rate" && series.value > 0.0 ? series.value : kNotANumber;
+}
+
 std::vector<SeriesInfo> infos_of(std::span<const NumericSeries> series) {
     std::vector<SeriesInfo> infos;
     for (const NumericSeries& s : series) infos.push_back({s.name, s.unit, Kind::gauge, {}, {}});
@@ -87,8 +128,21 @@ Engine::Engine(EngineOptions options)
       history_((bank_.capacity() + kHistoryTile - 1) / kHistoryTile),
       stops_(options_.guard_every_session),
       row_(bank_.capacity(), kNotANumber) {
+    for (const NamedDetector& asked : options_.named) {
+        BankOptions alone = options_.bank;
+        alone.detectors = {asked.choice};
+        alone.entity = false;
+        named_.push_back({asked.series, Bank(bank_.capacity(), alone),
+                          std::vector<double>(bank_.capacity(), kNotANumber),
+                          std::vector<std::uint8_t>(bank_.capacity(), 0)});
+    }
+    if (options_.silence) {
+        silence_.emplace(bank_.capacity(), *options_.silence, options_.bank.false_alarms_per_day);
+        arrivals_.resize(bank_.capacity(), kNotANumber);
+    }
     for (std::uint32_t i = 0; i < event_series_.size(); ++i) {
         bank_.join(host_slots_ + i, pool_of(event_series_[i].name));
+        meet(host_slots_ + i);
     }
 }
 
@@ -142,6 +196,8 @@ void Engine::step(Nanos wall_now, std::vector<Anomaly>& out) {
                 bank_.step(row_, clock_.mono(), wall_now);
                 speak(wall_now, out);
             }
+            watch_named(wall_now, out);
+            if (silence_) watch_silence(wall_now, out);
         }
         count(std::span(out).subspan(before));
         ++statistics_.steps;
@@ -175,8 +231,11 @@ void Engine::open_slot(std::uint32_t slot) {
     const SeriesInfo* info = series(slot);
     if (info == nullptr || restored_[slot].empty() || restored_[slot] != info->full_name()) {
         bank_.reset(std::span(&slot, 1));
+        for (Named& named : named_) named.bank.reset(std::span(&slot, 1));
+        if (silence_) silence_->reset(slot);
         if (info != nullptr) bank_.join(slot, pool_of(info->name));
     }
+    meet(slot);
     restored_[slot].clear();
     auto& tile = history_[slot / kHistoryTile];
     const std::uint32_t within = slot % kHistoryTile;
@@ -184,6 +243,53 @@ void Engine::open_slot(std::uint32_t slot) {
         tile->reset(std::span(&within, 1));
     } else {
         tile.emplace(kHistoryTile, options_.history_rows);
+    }
+}
+
+// Which of the named detectors the slot's series is for.
+void Engine::meet(std::uint32_t slot) {
+    const SeriesInfo* info = series(slot);
+    for (Named& named : named_) {
+        named.wanted[slot] = info != nullptr && matches(named.series, info->full_name()) ? 1 : 0;
+        if (named.wanted[slot] != 0) named.bank.join(slot, pool_of(info->name));
+    }
+}
+
+void Engine::watch_named(Nanos wall_now, std::vector<Anomaly>& out) {
+    for (Named& named : named_) {
+        for (std::size_t i = 0; i < row_.size(); ++i) named.row[i] = named.wanted[i] != 0 ? row_[i] : kNotANumber;
+        named.bank.step(named.row, clock_.mono(), wall_now);
+        for (const Utterance& said : named.bank.spoken()) {
+            const SeriesInfo* info = series(said.slot);
+            if (info != nullptr) out.push_back(to_anomaly(said, *info, wall_now, statistics_.steps));
+        }
+    }
+}
+
+// A source that dies takes all its series with it: beyond kMostAtOnce they are one anomaly.
+void Engine::watch_silence(Nanos wall_now, std::vector<Anomaly>& out) {
+    constexpr std::size_t kMostAtOnce = 4;
+    constexpr std::size_t kEvidence = 8;
+    std::copy_n(row_.begin(), host_slots_, arrivals_.begin());
+    auto* behind = arrivals_.data() + host_slots_;
+    for (std::size_t i = 0; i < event_series_.size(); ++i) {
+        behind[i] = arrivals_of({event_series_[i].name.c_str(), "", row_[host_slots_ + i]});
+    }
+    std::size_t begun = 0;
+    std::size_t first = out.size();
+    for (const SilenceSaid& said : silence_->step(arrivals_, clock_.mono(), wall_now)) {
+        const SeriesInfo* info = series(said.slot);
+        if (info == nullptr) continue;  // closed: gone, not silent
+        begun += said.onset ? 1 : 0;
+        if (said.onset && begun > kMostAtOnce) {
+            if (begun == kMostAtOnce + 1) first = out.size() - 1;
+            if (out[first].evidence.size() < kEvidence) out[first].evidence.push_back(info->full_name());
+            continue;
+        }
+        out.push_back(to_anomaly(said, *info, wall_now, statistics_.steps));
+    }
+    if (begun > kMostAtOnce) {
+        out[first].message += "; " + std::to_string(begun - kMostAtOnce) + " more with it";
     }
 }
 
@@ -294,6 +400,9 @@ std::vector<std::byte> Engine::snapshot() const {
     writer.pod(host_slots_);
     for (std::uint32_t slot = 0; slot < host_slots_; ++slot) writer.text(learned_name(slot));
     bank_.save(writer);
+    for (const Named& named : named_) named.bank.save(writer);
+    writer.pod(std::uint8_t{silence_.has_value()});
+    if (silence_) silence_->save(writer);
     writer.pod(std::uint8_t{budget_broken_});
     writer.pod(static_cast<std::uint64_t>(pools_.size()));
     for (const auto& [metric, pool] : pools_) {
@@ -321,6 +430,11 @@ void Engine::load(std::span<const std::byte> state) {
     std::vector<std::string> names(host_slots_);
     for (std::string& name : names) name = reader.text();
     bank_.load(reader);
+    for (Named& named : named_) named.bank.load(reader);
+    if ((reader.pod<std::uint8_t>() != 0) != silence_.has_value()) {
+        throw CodecError("state: of an engine with another choice of silence");
+    }
+    if (silence_) silence_->load(reader);
     budget_broken_ = reader.pod<std::uint8_t>() != 0;
     pools_.clear();
     for (auto left = reader.pod<std::uint64_t>(); left > 0; --left) {
@@ -334,6 +448,8 @@ void Engine::load(std::span<const std::byte> state) {
         if (open == nullptr) continue;
         if (names[slot] != open->full_name()) {
             bank_.reset(std::span(&slot, 1));
+            for (Named& named : named_) named.bank.reset(std::span(&slot, 1));
+            if (silence_) silence_->reset(slot);
             bank_.join(slot, pool_of(open->name));
         }
         names[slot].clear();

@@ -16,16 +16,25 @@
 #include "engine/epoch_word.hpp"
 #include "engine/event_plane.hpp"
 #include "engine/host_plane.hpp"
+#include "engine/silence_watch.hpp"
 #include "engine/stops.hpp"
 #include "model/anomaly.hpp"
 #include "ring/history.hpp"
 
 namespace argus::engine {
 
+// A detector apart from the bank's signals, with ranks and an alarm budget of its own.
+struct NamedDetector {
+    DetectorChoice choice;
+    std::vector<std::string> series;  // patterns of full names, as a shell's: "system.memory.*"
+};
+
 struct EngineOptions {
     bool host_plane = true;
     HostOptions host;
     BankOptions bank;  // without detectors the host is observed, not judged
+    std::optional<std::vector<double>> silence = std::vector<double>{};  // options of the leaf; empty = its defaults
+    std::vector<NamedDetector> named;
     EventPlaneOptions events;
     std::uint32_t history_rows = 3600;
     bool guard_every_session = false;
@@ -95,7 +104,16 @@ public:
 private:
     static constexpr std::uint32_t kHistoryTile = 256;
 
+    struct Named {
+        std::vector<std::string> series;
+        Bank bank;
+        std::vector<double> row;
+        std::vector<std::uint8_t> wanted;  // by slot
+    };
     void gather_row();
+    void watch_named(Nanos wall_now, std::vector<Anomaly>& out);
+    void watch_silence(Nanos wall_now, std::vector<Anomaly>& out);
+    void meet(std::uint32_t slot);
     void open_slot(std::uint32_t slot);
     void load(std::span<const std::byte> state);
     [[nodiscard]] std::string learned_name(std::uint32_t slot) const;
@@ -117,7 +135,10 @@ private:
     std::vector<SeriesInfo> event_series_;
     bool scores_;  // there are detectors
     Bank bank_;
-    bool budget_broken_ = false;  // and said so
+    std::vector<Named> named_;
+    std::optional<SilenceWatch> silence_;
+    std::vector<double> arrivals_;  // the row as silence sees it
+    bool budget_broken_ = false;    // and said so
     std::map<std::string, std::uint32_t, std::less<>> pools_;  // series of one metric are siblings
     std::vector<std::string> restored_;  // by slot: the series whose restored state waits for it; empty = none
     std::vector<std::optional<ring::History<float>>> history_;  // a tile of slots gets memory when a series opens in it

@@ -68,7 +68,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the core needs to know. Options of leaves left out take the defaults of their descriptors.
 
     Money is integer nano-USD (1e-9 USD); prices are nano-USD per million tokens (input, output), key "" = the upper
-    bound for models that are not listed. `caps_nusd` has keys host, tenant, agent, session.
+    bound for models that are not listed. `caps_nusd` has keys host, tenant, agent, session. `named_series`: detector
+    that runs apart from the fused ones -> patterns of the full names of the series it judges ("system.memory.*").
     """
 
     proc: str = "/proc"
@@ -80,6 +81,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     tick_ms: int = 1000
     bursts: BurstChoice = BurstChoice()
     detectors: dict[str, dict[str, float]] = {}
+    named_series: dict[str, tuple[str, ...]] = {}
     auditors: dict[str, dict[str, float]] = {}
     criteria: dict[str, dict[str, float]] = {}
     disabled: frozenset[str] = frozenset()
@@ -223,6 +225,7 @@ class Engine:
                 window_ms=options.tick_ms,
                 bursts=msgspec.structs.astuple(options.bursts),
                 detectors=_leaves(described["detectors"], options.detectors, options.disabled, "detectors"),
+                named={name: list(patterns) for name, patterns in options.named_series.items()},
                 auditors=_leaves(described["auditors"], options.auditors, options.disabled, "auditors"),
                 criteria=_leaves(described["criteria"], options.criteria, options.disabled, "criteria"),
                 caps_nusd=options.caps_nusd,
@@ -462,6 +465,9 @@ def _check(options: EngineOptions, described: dict[str, list[dict[str, Any]]]) -
     for table, given, names in (("sources", set(options.sources), set(sources)), ("disabled", options.disabled, known)):
         if unknown := sorted(set(given) - names):
             raise ValueError(f"{table}: no leaf {unknown[0]!r}; known: {', '.join(sorted(names))}")
+    apart = sorted(leaf["name"] for leaf in described["detectors"] if leaf["use"] == "named")
+    if strangers := sorted(set(options.named_series) - set(apart)):
+        raise ValueError(f"named_series: expected one of {', '.join(apart)}, found {strangers[0]!r}")
     for kind, nusd in options.caps_nusd.items():
         if kind not in _CAPPED:
             raise ValueError(f"caps_nusd: expected one of {', '.join(_CAPPED)}, found {kind!r}")
