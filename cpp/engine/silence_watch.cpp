@@ -11,6 +11,7 @@ namespace argus::engine {
 namespace {
 
 using detectors::kTileSlots;
+constexpr float kLeastBits = 10.0F;  // whatever is asked for
 constexpr float kNone = std::numeric_limits<float>::quiet_NaN();
 
 std::vector<double> completed(std::span<const double> given) {
@@ -45,7 +46,7 @@ std::span<const SilenceSaid> SilenceWatch::step(std::span<const double> row, Nan
     double series = 0.0;
     for (const Tile& tile : tiles_) series += tile.used ? static_cast<double>(tile.count) : 0.0;
     const double rows = std::max(series, 1.0) * 86400.0 / std::max(interval_s, 1e-3) / alarms_per_day_;
-    const float bar = fast_log2(static_cast<float>(std::clamp(rows, 1.0, 1e30)));
+    const float bar = std::max(kLeastBits, fast_log2(static_cast<float>(std::clamp(rows, 1.0, 1e30))));
     std::array<float, kTileSlots> values;
     std::array<float, 2 * kTileSlots> bits;
     std::array<std::uint8_t, kTileSlots> mask;
