@@ -93,11 +93,12 @@ ARGUS_INLINE void value_body(const float* values, std::size_t count, const State
         const float apart = x - level;
         const float limit = kCut * scale + (1.0F - known) * kNoLimit + kLeast;
         const float cut = between(apart, -limit, limit);
-        const float z = known * between(kSigma * (cut / (scale + kLeast)), -kMostSigma, kMostSigma);
+        const float per_sigma = kSigma / (scale + kLeast);
+        const float z = known * between(cut * per_sigma, -kMostSigma, kMostSigma);
         const float rise = between(up + z - kHalf, 0.0F, kMostEvidence);
         const float fall = between(down - z - kHalf, 0.0F, kMostEvidence);
         const float moved = rise > fall ? rise : fall;
-        const float ratio = kSigma * (magnitude(apart) / (scale + kLeast));
+        const float ratio = magnitude(apart) * per_sigma;
         const float far = known * (ratio < kMostStrength ? ratio : kMostStrength);
         const float most = far > moved ? far : moved;
         const float strength = most < kMostStrength ? most : kMostStrength;
@@ -106,9 +107,8 @@ ARGUS_INLINE void value_body(const float* values, std::size_t count, const State
         const float beyond = over >= 0.0F ? 1.0F : 0.0F;
         const float ranked = kBitsOfShare + kBitsPerNat * (over / tail);
         bits[i] = warm * beyond * (ranked < kMostBits ? ranked : kMostBits) + (x - x);
-        const float slow = kRate * (2.0F / (2.0F + moved));
-        const float young = 1.0F / (age + 1.0F);
-        const float rate = young > kRate ? young : slow;
+        const bool young = age < 1.0F / kRate;  // learns as a plain mean, else the less the more evidence there is
+        const float rate = (young ? 1.0F : 2.0F * kRate) / (young ? age + 1.0F : 2.0F + moved);
         const float step = kStep * tail * (4.0F - 3.0F * warm);
         const float bounded = over < 20.0F ? over : 20.0F;
         const float new_level = level + rate * cut;

@@ -496,7 +496,7 @@ _SERIES: Final = _Key(
     field="series",
     kind="texts",
     default=(),
-    documentation="Patterns of the full names of the series that it judges: \"system.memory.*\".",
+    documentation='Patterns of the full names of the series that it judges: "system.memory.*".',
 )
 
 
