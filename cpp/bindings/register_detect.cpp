@@ -152,7 +152,8 @@ public:
         check(values, rows, slots_, "values");
         if (exposure) check(*exposure, rows, slots_, "exposure");
         if (learn) check(*learn, rows, slots_, "learn");
-        if (out.size() != rows * static_cast<py::ssize_t>(statistic_.size())) throw std::invalid_argument("out: wrong size");
+        if (out.size() != rows * static_cast<py::ssize_t>(statistic_.size())) throw std::invalid_argument("out:
+            wrong size");
         const float* in = values.data();
         const float* trials = exposure ? exposure->data() : nullptr;
         const std::uint8_t* mask = learn ? learn->data() : nullptr;
@@ -168,7 +169,8 @@ public:
             if (trials != nullptr) view.exposure = {trials + at, slots_};
             const std::span<float> statistic(to + row * statistic_.size(), statistic_.size());
             detector_->score(view, statistic);
-            detector_->learn(view, mask != nullptr ? std::span(mask + at, slots_) : std::span<const std::uint8_t>(mask_));
+            detector_->learn(view, mask != nullptr ? std::span(mask + at, slots_) :
+                std::span<const std::uint8_t>(mask_));
         }
     }
 

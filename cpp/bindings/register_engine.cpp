@@ -485,7 +485,8 @@ void register_engine(py::module_& m) {
     m.attr("EVENT_TIME") = engine::kEventTime;
     py::class_<Engine> engine(m, "Engine");
     engine.def(py::init(&make_engine), py::kw_only(), "proc"_a, "sys"_a, "cgroup"_a, "host_plane"_a, "sources"_a,
-               "processes"_a, "window_ms"_a, "bursts"_a, "detectors"_a, "named"_a, "auditors"_a, "criteria"_a, "caps_nusd"_a,
+               "processes"_a, "window_ms"_a, "bursts"_a, "detectors"_a, "named"_a, "auditors"_a, "criteria"_a,
+                   "caps_nusd"_a,
                "caps_strict"_a, "prices"_a, "false_alarms_per_day"_a, "history_rows"_a, "guard_every_session"_a);
     bind_running(engine);
     bind_stops(engine);

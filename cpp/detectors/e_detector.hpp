@@ -27,7 +27,8 @@ inline constexpr float kLog2Ratios[kBets] = {0.58496250F, 1.32192809F, 2.0F, -0.
 }
 
 // log2 of the likelihood ratio of `hits` among `trials` with chance min(r p, 0.999) against p.
-[[nodiscard]] ARGUS_INLINE float binomial_bet(float hits, float trials, float p, float ratio, float log2_ratio) noexcept {
+[[nodiscard]] ARGUS_INLINE float binomial_bet(float hits, float trials, float p, float ratio,
+    float log2_ratio) noexcept {
     const float wanted = ratio * p;
     const float q = wanted < 0.999F ? wanted : 0.999F;
     const float bounded = fast_log2(q / p);

@@ -1,5 +1,6 @@
 // Drift of embeddings: have the vectors begun to come from elsewhere? (NEWMA over random Fourier features)
-// Channels: embedding   |fast - slow|^2 over what it is for unchanged rows: 1 = as expected; at the entity's first slot,
+// Channels: embedding   |fast - slow|^2 over what it is for unchanged rows: 1 = as expected; at the entity's first
+// slot,
 //                       NaN at the others; 0 before 32 vectors
 // Input:    an entity's slots are the dimensions of one vector, of which direction counts, not length; a vector with a
 //           missing component is missing. Text does not enter Argus: whoever has it embeds it.

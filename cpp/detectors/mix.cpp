@@ -4,9 +4,11 @@
 //           mix.share   |log2(recent share/usual share)| of each category, at its slot: what moved
 // Input:    an entity's slots are its categories, values counts in this row; a missing one counted nothing, all missing
 //           = not observed. Its first slot's mask is the entity's.
-// Method:   recent counts fade by 1/`recent` a row; what fades from them becomes the past, which fades by 1/`memory`, so
+// Method:   recent counts fade by 1/`recent` a row; what fades from them becomes the past, which fades by
+// 1/`memory`, so
 //           that a change is not its own judge. G = 2 sum r ln(r/R : p), p = the past's shares with half a count a
-//           category; of fading counts about twice as large as chi square with K - 1 degrees for its size, hence G times
+//           category; of fading counts about twice as large as chi square with K - 1 degrees for its size, hence G
+//           times
 //           (1 + d)/(1 + R/N); then Wilson and Hilferty's cube root.
 // Cost:     8 bytes a category; bench_leaves, a scalar loop.
 // Not:      exact where the recent counts hold few events, or calls come in bursts; alone, rank it in its own past.
@@ -97,7 +99,8 @@ private:
             g += now * ratio;
             statistic[view.values.size() + i] = magnitude(ratio);
         }
-        statistic[entity.first] = known ? deviations(2.0F * g / kBitsPerNat, recent_sum, past_sum, categories - 1.0F) : 0.0F;
+        statistic[entity.first] = known ? deviations(2.0F * g / kBitsPerNat, recent_sum, past_sum,
+            categories - 1.0F) : 0.0F;
     }
 
     // Of the corrected G above the mean of chi square with `freedom` degrees, by the cube root.

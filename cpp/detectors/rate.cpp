@@ -2,7 +2,8 @@
 // Channels: rate      bits = log2(1 + M): mean rows to a false alarm at b bits are about 2^b, also over years
 //           rate.row  bits of this row alone: log2 of the mixture's e-value, at least 0
 // Input:    values are counts; View::exposure, where given, the trials behind each. Negative counts are missing.
-// Method:   e-detector (detectors/e_detector.hpp) against the learned rate, of which each direction bets against the end
+// Method:   e-detector (detectors/e_detector.hpp) against the learned rate, of which each direction bets against
+// the end
 //           of its one-sigma interval that makes it careful. The rate's past fades with `memory` values; values learn
 //           the less the more evidence there is.
 // Delay:    1 to 3 % of 100 trials at one false alarm in 10,000 rows: bench_leaves.

@@ -4,7 +4,8 @@
 // Method:   lengths of gaps (rows from one value to the next) and of runs (equal values in a row) are learned: their
 //           mean, and the longest of about the last 4,096. With an exponential tail through the longest of n, one as
 //           long as g has -log2 P = log2(n) g/longest: those are the bits. Nothing is said of fewer than 32 lengths, of
-//           a gap below `gap_intervals` mean ones, or of a run below `run_intervals` longest ones. Where gaps are uneven
+//           a gap below `gap_intervals` mean ones, or of a run below `run_intervals` longest ones. Where gaps are
+//           uneven
 //           (longest above twice the mean), and of runs always, nothing before `settled_s` of rows: nights come first.
 //           A length that ends teaches at most twice the longest: a new cadence is accepted after one or two gaps.
 //           A constant series is not frozen: it has no runs that ended. Zero is rest: its runs neither count nor teach.

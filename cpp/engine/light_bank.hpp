@@ -1,15 +1,18 @@
 // The lightest tier, for a million streams: level residual, two-sided CUSUM and silence in one kernel, without ranks,
 // seasons, siblings or budget ladder. One row in, bits out.
 //
-// Signals: |x - level| and the CUSUM of the standardised residual (half a sigma), each in units of its own usual excess.
+// Signals: |x - level| and the CUSUM of the standardised residual (half a sigma), each in units of its own usual
+// excess.
 // Bits:    per series a bar is learned that about 1 in 50 strengths pass, and by how much they do; beyond the bar the
 //          tail is taken for exponential: bits = log2(50) + (strength - bar)/(mean excess ln 2), at most 60. Below: 0.
 //          A missing value has the bits of its gap: log2(values, at most 4,096) times gap/longest gap, from three rows
 //          and twice the longest gap on. All 0 for the first 150 values.
 // Alarms:  bits at or above log2(series x rows a day / alarms a day), none within 100 rows of the last; nothing calmer
-//          corrects that request afterwards: what is realised is measured (bench_leaves), not kept as the bank keeps it.
+//          corrects that request afterwards: what is realised is measured (bench_leaves), not kept as the bank
+//          keeps it.
 // Learns:  residuals cut at six usual ones; level the less the more evidence there is. Alarming values move nothing.
-// Cost:    52 bytes a series, 16 of them touched rarely, and bench_leaves light ns a value; no allocation after construction. Values are taken minus
+// Cost:    52 bytes a series, 16 of them touched rarely, and bench_leaves light ns a value; no allocation after
+// construction. Values are taken minus
 //          the first of their series, as float32. The same bits for any split of the rows and on every instruction set.
 #pragma once
 
@@ -34,7 +37,8 @@ struct LightAlarm {
 class LightBank {
 public:
     static constexpr std::size_t kArrays = 9;
-    static constexpr std::uint32_t kTile = 976;  // an odd number of cache lines: arrays do not evict each other; series whose state is taken through a block of rows at once
+    static constexpr std::uint32_t kTile = 976;  // an odd number of cache lines:
+        arrays do not evict each other; series whose state is taken through a block of rows at once
 
     // Throws std::invalid_argument for no series, or a budget that is no positive number.
     LightBank(std::uint32_t series, double false_alarms_per_day);
