@@ -152,8 +152,9 @@ public:
         check(values, rows, slots_, "values");
         if (exposure) check(*exposure, rows, slots_, "exposure");
         if (learn) check(*learn, rows, slots_, "learn");
-        if (out.size() != rows * static_cast<py::ssize_t>(statistic_.size())) throw std::invalid_argument("out:
-            wrong size");
+        if (out.size() != rows * static_cast<py::ssize_t>(statistic_.size())) {
+            throw std::invalid_argument("out: wrong size");
+        }
         const float* in = values.data();
         const float* trials = exposure ? exposure->data() : nullptr;
         const std::uint8_t* mask = learn ? learn->data() : nullptr;

@@ -183,8 +183,8 @@ LightBank::LightBank(std::uint32_t series, double false_alarms_per_day)
       last_alarm_(series) {
     if (series == 0) throw std::invalid_argument("LightBank: expected at least one series, found 0");
     if (!(false_alarms_per_day > 0.0) || !(false_alarms_per_day < 1e12)) {
-        throw std::invalid_argument("LightBank: false_alarms_per_day: expected a number above 0 and below 1e12,
-            found " +
+        throw std::invalid_argument("LightBank: false_alarms_per_day: expected a number above 0 and below 1e12, "
+                                    "found " +
                                     std::to_string(false_alarms_per_day));
     }
 }

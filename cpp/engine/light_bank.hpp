@@ -37,8 +37,7 @@ struct LightAlarm {
 class LightBank {
 public:
     static constexpr std::size_t kArrays = 9;
-    static constexpr std::uint32_t kTile = 976;  // an odd number of cache lines:
-        arrays do not evict each other; series whose state is taken through a block of rows at once
+    static constexpr std::uint32_t kTile = 976;  // series at once; odd cache lines: arrays do not evict each other
 
     // Throws std::invalid_argument for no series, or a budget that is no positive number.
     LightBank(std::uint32_t series, double false_alarms_per_day);

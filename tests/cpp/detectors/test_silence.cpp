@@ -54,8 +54,7 @@ TEST_CASE("silence: a slower cadence is spoken of once or twice, then usual") {
     CHECK(told <= 3);
 }
 
-TEST_CASE("silence: a gauge that always moved is frozen when it stops; a constant, and one at rest at zero,
-    never are") {
+TEST_CASE("silence: a gauge that always moved is frozen when it stops; a constant, and one at rest, never are") {
     std::mt19937 engine(6);
     std::normal_distribution<float> draw(50.0F, 1.0F);
     Alone silence(silence_detector, 3);  // a day is 1,440 rows of a minute
