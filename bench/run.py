@@ -3,7 +3,8 @@
 
     python bench/run.py [NAME ...] [--json] [--list]
 
-NAME is a benchmark (host, daemon, bank, …) or the beginning of a figure's name (process_table). `--json` prints an
+NAME is a benchmark (host, daemon, bank, …; agent_* with a shell's wildcards) or the beginning of a figure's name
+(process_table), for which every benchmark is run. `--json` prints an
 object a line: {name, value, unit, against, ratio, bar, pass, machine}. The C++ ones are built into build/bench first.
 The Python ones also run under pytest-benchmark: pytest bench/python --benchmark-only.
 """
@@ -11,6 +12,7 @@ The Python ones also run under pytest-benchmark: pytest bench/python --benchmark
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import importlib
 import json
 import os
@@ -97,19 +99,21 @@ def benchmarks(root: Path) -> dict[str, Callable[[], Iterator[dict[str, Any]]]]:
     return found
 
 
+def short(benchmark: str) -> str:
+    """What a benchmark is called on the command line."""
+    return benchmark.removeprefix("bench_").removesuffix(".py")
+
+
 def chosen(names: list[str], known: list[str]) -> list[str]:
     """The benchmarks that the names mean; a name of no file may be that of a figure, which only running can tell."""
-    files = [key for key in known if any(key.removeprefix("bench_").removesuffix(".py") == name for name in names)]
-    others = [
-        name for name in names if not any(key.removeprefix("bench_").removesuffix(".py") == name for key in known)
-    ]
+    files = [key for key in known if any(fnmatch.fnmatchcase(short(key), name) for name in names)]
+    others = [name for name in names if not any(fnmatch.fnmatchcase(short(key), name) for key in known)]
     return known if others or not names else files
 
 
 def is_wanted(figure: str, benchmark: str, names: list[str]) -> bool:
     """Whether a figure was asked for, by its benchmark's name or the beginning of its own."""
-    short = benchmark.removeprefix("bench_").removesuffix(".py")
-    return not names or short in names or any(figure.startswith(name) for name in names)
+    return not names or any(fnmatch.fnmatchcase(short(benchmark), name) or figure.startswith(name) for name in names)
 
 
 def row(figure: dict[str, Any]) -> str:

@@ -23,9 +23,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from support import Sleepers, clean_environment, figure, machine
+from support import ROOT, Sleepers, clean_environment, figure, machine, write_between
 
-ROOT = Path(__file__).resolve().parents[2]
 _IDLE = 1000
 _WARM_UP_S = 8.0
 _MEASURED_S = 20.0
@@ -273,13 +272,7 @@ def main() -> None:
     text = table()
     print(text)
     if "--write" in sys.argv[1:]:
-        page = ROOT / "docs" / "host.md"
-        begin, end = "<!-- peers -->\n", "<!-- /peers -->"
-        before, found, rest = page.read_text().partition(begin)
-        _, closed, after = rest.partition(end)
-        if not (found and closed):
-            raise SystemExit(f"{page}: expected {begin.strip()} and {end}, found no such pair; nothing written")
-        page.write_text(f"{before}{begin}{text}\n{end}{after}")
+        write_between(ROOT / "docs" / "host.md", "peers", text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the shape of a figure, CPU time of a call, idle processes, the machine's name."""
+"""What the benchmarks share: the shape of a figure, CPU time of a call, idle processes, the machine's name, tables of pages."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
 
 _SLEEPERS = """
 import os, signal, sys
@@ -59,6 +61,16 @@ def machine() -> str:
     cores = len(os.sched_getaffinity(0))
     name = model[1].strip() if model else platform.machine()
     return f"{name}, {cores} cores, {gib:.0f} GiB, Linux {platform.release()}"
+
+
+def write_between(page: Path, name: str, text: str) -> None:
+    """Put `text` between the comments <!-- name --> and <!-- /name --> of a page; SystemExit where it lacks them."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    before, found, rest = page.read_text().partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise SystemExit(f"{page}: expected {begin.strip()} and {end}, found no such pair; nothing written")
+    page.write_text(f"{before}{begin}{text}\n{end}{after}")
 
 
 def clean_environment() -> dict[str, str]:

@@ -30,7 +30,7 @@ public:
         for (const events::AccountRef& ref : seen.accounts) {
             if (!ledger.accounts().holds(ref.index, ref.generation)) continue;
             Account& account = ledger.accounts()[ref.index];
-            if (account.cap > 0) check(account, event, ledger, emit);
+            if (account.cap > 0) check(account, ref, event, ledger, emit);
         }
     }
 
@@ -49,7 +49,7 @@ public:
     void load(Reader&) override {}
 
 private:
-    void check(Account& account, const Event& event, const Ledger& ledger, Emit& emit) const {
+    void check(Account& account, events::AccountRef ref, const Event& event, const Ledger& ledger, Emit& emit) const {
         Facts facts;
         facts.rule = Facts::Rule::budget;
         facts.metered_nusd = account.committed();
@@ -65,11 +65,11 @@ private:
         const auto level = static_cast<std::uint8_t>(static_cast<unsigned>(verdict.severity) + 1U);
         if (level <= account.spoken) return;
         account.spoken = level;
-        say(account, facts, verdict, event, emit);
+        say(account, ref, facts, verdict, event, ledger, emit);
     }
 
-    static void say(const Account& account, const Facts& facts, const Verdict& verdict, const Event& event,
-                    Emit& emit) {
+    static void say(const Account& account, events::AccountRef ref, const Facts& facts, const Verdict& verdict,
+                    const Event& event, const Ledger& ledger, Emit& emit) {
         const bool full = verdict.severity == Severity::critical;
         Anomaly a;
         a.ts = event.ts;
@@ -95,6 +95,7 @@ private:
         a.severity = verdict.severity;
         a.criterion = verdict.criterion;
         a.evidence.emplace_back(event.id);
+        ledger.name_charges(ref, event.id, a.evidence);
         char text[160];
         std::snprintf(text, sizeof text, "spend of %.6f USD (metered and reserved %.6f) against a cap of %.6f USD",
                       a.value, usd(facts.metered_nusd), usd(facts.cap_nusd));

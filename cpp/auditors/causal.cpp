@@ -47,6 +47,7 @@ constexpr std::size_t kScopes = 5;
 
 enum Spoken : std::uint8_t { kSaidAfterTerminal = 1, kSaidDuplicateTerminal = 2, kSaidMissing = 4 };
 
+[[nodiscard]] double in_seconds(Nanos ns) noexcept { return static_cast<double>(ns) * 1e-9; }
 [[nodiscard]] Nanos seconds(double s) noexcept { return static_cast<Nanos>(s * 1e9); }
 
 [[nodiscard]] bool is_terminal(EventType t) noexcept {
@@ -120,14 +121,14 @@ public:
         now_ = std::max(now_, seen.now);
         if (seen.gap > 0) say_gap(event, seen, ledger, emit);
         if (seen.clock_back > clock_tolerance_) {
-            say_event("clock_backwards", event, ledger, emit, seen.clock_back,
+            say_event("clock_backwards", event, ledger, emit, {in_seconds(seen.clock_back), 0},
                       "the clock of source '" + std::string(event.source) + "' fell back by " +
                           std::to_string(seen.clock_back / kMillisecond) + " ms");
             ledger.rebase_clock(seen.source, event.ts);
         }
         const bool reused = seen.id == events::IdStatus::reused;
         if (reused) {
-            say_event("duplicate_id", event, ledger, emit, 0,
+            say_event("duplicate_id", event, ledger, emit, {2, 1},
                       "the id '" + std::string(event.id) + "' was used before for other content");
         }
         if (!event.parent.empty() && !reused) check_parent(event, ledger);
@@ -170,10 +171,16 @@ private:
         finish_draft(std::move(a), facts, ledger, emit);
     }
 
-    void say_event(const char* kind, const Event& event, Ledger& ledger, Emit& emit, Nanos value, std::string message) {
+    // How often something was, and how often it should have been; of a clock, seconds.
+    struct Count {
+        double value, expected;
+    };
+
+    void say_event(const char* kind, const Event& event, Ledger& ledger, Emit& emit, Count count, std::string message) {
         Anomaly a = draft(kind, event.ts, event.id);
         a.scope = narrowest_scope(event.tenant, event.agent, event.session, event.task);
-        if (value != 0) a.value = static_cast<double>(value) * 1e-9;
+        a.value = count.value;
+        a.expected = count.expected;
         a.message = std::move(message);
         finish_draft(std::move(a), blame(ledger.sighting().source, ledger), ledger, emit);
     }
@@ -209,6 +216,8 @@ private:
                 Anomaly a = draft("orphan_parent", orphan.ts, orphan.id.view());
                 a.scope = narrowest_scope(orphan.tenant.view(), orphan.agent.view(), orphan.session.view(),
                                           orphan.task.view());
+                a.value = 0;
+                a.expected = 1;
                 a.message = "the parent '" + orphan.parent_name.str() + "' of '" + orphan.id.str() + "' was never seen";
                 finish_draft(std::move(a), blame(orphan.source, ledger), ledger, emit);
             }
@@ -314,7 +323,8 @@ private:
         if (!ledger.sources().holds(held.source, held.source_generation)) return;
         Task& task = ledger.tasks()[held.task];
         if (is_write(held.type) && lock_count_ > 0 && locked(held)) {
-            say_task("write_after_lockdown", held, task, ledger, emit, "a file was written while its scope is locked");
+            say_task("write_after_lockdown", held, task, ledger, emit, {1, 0}, {},
+                     "a file was written while its scope is locked");
         }
         if (task.task.empty()) return;
         if (held.type == EventType::task_started) begin(held, task, ledger);
@@ -340,14 +350,17 @@ private:
         } else if (task.state == TaskState::done) {
             if ((task.spoken & kSaidDuplicateTerminal) == 0) {
                 task.spoken |= kSaidDuplicateTerminal;
-                say_task("duplicate_terminal", held, task, ledger, emit, "the task had ended before");
+                say_task("duplicate_terminal", held, task, ledger, emit, {2, 1}, task.terminal_id.view(),
+                         "the task had ended before");
             }
         } else if (!task.started && source.shows(EventType::task_started) && !newcomer(source, ledger)) {
-            say_task("completed_without_started", held, task, ledger, emit, "it ended without having been started");
+            say_task("completed_without_started", held, task, ledger, emit, {0, 1}, {},
+                     "it ended without having been started");
         }
         task.state = TaskState::done;
         task.terminal_ts = std::max(task.terminal_ts, held.ts);
         task.terminal_source = held.source;
+        if (task.terminal_ts == held.ts) task.terminal_id.assign(held.id.view());
         ledger.tasks().move(held.task, kSettled);
     }
 
@@ -357,7 +370,7 @@ private:
                           (held.source != task.terminal_source || task.terminal_ts - held.ts <= clock_tolerance_);
         if (late || (task.spoken & kSaidAfterTerminal) != 0) return;
         task.spoken |= kSaidAfterTerminal;
-        say_task("event_after_terminal", held, task, ledger, emit,
+        say_task("event_after_terminal", held, task, ledger, emit, {1, 0}, task.terminal_id.view(),
                  std::string(events::event_type_name(held.type)) + " after the task's end");
     }
 
@@ -408,9 +421,12 @@ private:
         return narrowest_scope(task.tenant.view(), task.agent.view(), task.session.view(), task.task.view());
     }
 
-    void say_task(const char* kind, const Held& held, const Task& task, Ledger& ledger, Emit& emit,
-                  const std::string& what) {
+    void say_task(const char* kind, const Held& held, const Task& task, Ledger& ledger, Emit& emit, Count count,
+                  std::string_view other_id, const std::string& what) {
         Anomaly a = draft(kind, held.ts, held.id.view());
+        a.value = count.value;
+        a.expected = count.expected;
+        if (!other_id.empty() && other_id != held.id.view()) a.evidence.emplace_back(other_id);
         a.scope = task_scope(task);
         a.message = "task '" + task.task.str() + "': " + what;
         finish_draft(std::move(a), blame(held.source, ledger), ledger, emit);

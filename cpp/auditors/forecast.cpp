@@ -98,7 +98,7 @@ public:
             const Account& account = ledger.accounts()[ref.index];
             // A session ends by itself, nobody knows when: its cap is held by the share that is spent.
             if (account.cap <= 0 || account.kind == ScopeKind::session || account.kind == ScopeKind::task) continue;
-            spend(ledger.accounts().hash(ref.index), account, event, ledger, emit);
+            spend(ref, account, event, ledger, emit);
         }
     }
     void on_tick(Nanos, Ledger&, Emit&) override {}
@@ -113,8 +113,9 @@ public:
     void load(Reader& reader) override { burns_.load(reader); }
 
 private:
-    void spend(std::uint64_t key, const Account& account, const Event& event, const Ledger& ledger, Emit& emit) {
+    void spend(events::AccountRef ref, const Account& account, const Event& event, const Ledger& ledger, Emit& emit) {
         const Nanos now = ledger.sighting().now;
+        const std::uint64_t key = ledger.accounts().hash(ref.index);
         const std::int64_t bin = now / kBin;
         std::uint32_t i = burns_.find(key, [](const Burn&) { return true; });
         if (i == kNone || bin - burns_[i].bin > kMostBins) {
@@ -132,7 +133,7 @@ private:
         burn.open += static_cast<double>(account.upper()) - static_cast<double>(burn.seen);
         burn.seen = account.upper();
         ++burn.charges;
-        if (closed) foresee(burn, account, event, ledger, emit);
+        if (closed) foresee(burn, ref, account, event, ledger, emit);
     }
 
     static void close(Burn& burn) noexcept {
@@ -162,7 +163,8 @@ private:
         return {burn.slow.mean(), variance, burn.slow.worth()};
     }
 
-    void foresee(Burn& burn, const Account& account, const Event& event, const Ledger& ledger, Emit& emit) {
+    void foresee(Burn& burn, events::AccountRef ref, const Account& account, const Event& event, const Ledger& ledger,
+                 Emit& emit) {
         if (burn.bins < kWarmBins || burn.charges < kWarmCharges || account.spoken != 0) return;
         const double left = static_cast<double>(account.cap) - static_cast<double>(account.upper());
         const Rate rate = rate_of(burn);
@@ -179,11 +181,13 @@ private:
         const Verdict verdict = emit.judge(facts, ledger, now);
         if (verdict.severity == Severity::info || burn.spoken != 0) return;
         burn.spoken = 1;
-        say(account, rate, left, ahead * kBinSeconds, facts, verdict, event, emit);
+        Anomaly a = draft(account, rate, left, ahead * kBinSeconds, facts, verdict, event);
+        ledger.name_charges(ref, event.id, a.evidence);
+        emit.say(std::move(a));
     }
 
-    static void say(const Account& account, const Rate& rate, double left, double ahead_s, const Facts& facts,
-                    const Verdict& verdict, const Event& event, Emit& emit) {
+    [[nodiscard]] static Anomaly draft(const Account& account, const Rate& rate, double left, double ahead_s,
+                                       const Facts& facts, const Verdict& verdict, const Event& event) {
         Anomaly a;
         a.ts = a.since = event.ts;
         a.family = Family::economic;
@@ -210,7 +214,7 @@ private:
                       rate.mean * 60 / kBinSeconds * 1e-9, usd(facts.cap_nusd), a.value / 60, a.lower / 60,
                       facts.exhaust_probability, ahead_s / 60);
         a.message = std::string(to_string(account.kind)) + " '" + account.id.str() + "': " + text;
-        emit.say(std::move(a));
+        return a;
     }
 
     double horizon_s_;

@@ -143,6 +143,12 @@ py::list source_list(const engine::EventPlane& plane) {
         d["lossless"] = s.lossless;
         d["last_ts"] = s.last_ts;
         d["last_seen"] = s.last_seen;
+        py::list types;
+        for (std::size_t i = 1; i < static_cast<std::size_t>(EventType::count_); ++i) {
+            const std::string_view name = events::event_type_name(static_cast<EventType>(i));
+            if ((s.types >> i & 1U) != 0) types.append(py::str(name.data(), name.size()));
+        }
+        d["types"] = types;
         out.append(d);
     }
     return out;

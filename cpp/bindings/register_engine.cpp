@@ -237,12 +237,16 @@ py::dict statistics(Engine& engine) {
 
 using LeafValues = std::vector<std::tuple<std::string, bool, std::vector<double>>>;
 
+// model, from (Unix ns, absent = ever), nano-USD of input and of output
+using PriceValues = std::tuple<std::string, std::optional<Nanos>, std::int64_t, std::int64_t>;
+
 // Prices come per million tokens and are kept per token, rounded up: an estimate is an upper bound.
-void add_price(events::LedgerOptions& ledger, const std::string& model,
-               std::pair<std::int64_t, std::int64_t> per_mtok) {
+void add_price(events::LedgerOptions& ledger, const PriceValues& values) {
     constexpr std::int64_t kTokens = 1'000'000;
     const auto per_token = [](std::int64_t nusd) { return nusd / kTokens + (nusd % kTokens != 0 ? 1 : 0); };
-    const events::Price price{model, per_token(per_mtok.first), per_token(per_mtok.second)};
+    const auto& [model, from, input, output] = values;
+    events::Price price{model, per_token(input), per_token(output)};
+    if (from) price.from = *from;
     if (model.empty()) {
         ledger.default_price = price;
     } else {
@@ -280,7 +284,7 @@ std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& 
                                     const BurstValues& bursts, const LeafValues& detectors,
                                     const NamedSeries& named, const LeafValues& auditors, const LeafValues& criteria,
                                     const std::map<std::string, std::int64_t>& caps_nusd, bool caps_strict,
-                                    const std::map<std::string, std::pair<std::int64_t, std::int64_t>>& prices,
+                                    const std::vector<PriceValues>& prices,
                                     double false_alarms_per_day, std::uint32_t history_rows,
                                     bool guard_every_session) {
     engine::EngineOptions options;
@@ -314,7 +318,7 @@ std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& 
         options.events.ledger.default_cap[static_cast<std::size_t>(scope_kind(kind))] = nusd;
     }
     options.events.ledger.default_strict = caps_strict;
-    for (const auto& [model, price] : prices) add_price(options.events.ledger, model, price);
+    for (const PriceValues& price : prices) add_price(options.events.ledger, price);
     options.history_rows = history_rows;
     options.guard_every_session = guard_every_session;
     return std::make_unique<Engine>(std::move(options));
@@ -354,19 +358,33 @@ void bind_running(py::class_<Engine>& c) {
                  }
                  return to_python(found);
              })
-        .def("snapshot",
-             [](const Engine& engine) {
-                 const auto state = engine.snapshot();
-                 return py::bytes(reinterpret_cast<const char*>(state.data()), state.size());
-             })
-        .def("restore", [](Engine& engine, const py::bytes& state) {
+        .def("suspend", [](Engine& engine, const std::vector<std::pair<std::string, bool>>& patterns) {
+            std::vector<Engine::Suspension> suspensions;
+            for (const auto& [series, anew] : patterns) suspensions.push_back({series, anew});
+            engine.suspend(std::move(suspensions));
+        })
+        .def("suspended", &Engine::suspended);
+}
+
+py::bytes to_bytes(const std::vector<std::byte>& state) {
+    return {reinterpret_cast<const char*>(state.data()), state.size()};
+}
+
+void bind_state(py::class_<Engine>& c) {
+    const auto taking = [](void (Engine::*take)(std::span<const std::byte>)) {
+        return [take](Engine& engine, const py::bytes& state) {
             const std::string_view view = state;
             try {
-                engine.restore(std::as_bytes(std::span(view)));
+                (engine.*take)(std::as_bytes(std::span(view)));
             } catch (const CodecError& error) {
                 throw py::value_error(error.what());
             }
-        });
+        };
+    };
+    c.def("snapshot", [](const Engine& engine) { return to_bytes(engine.snapshot()); })
+        .def("restore", taking(&Engine::restore))
+        .def("learned", [](const Engine& engine) { return to_bytes(engine.learned()); })
+        .def("learn_from", taking(&Engine::learn_from));
 }
 
 void bind_stops(py::class_<Engine>& c) {
@@ -489,6 +507,7 @@ void register_engine(py::module_& m) {
                    "caps_nusd"_a,
                "caps_strict"_a, "prices"_a, "false_alarms_per_day"_a, "history_rows"_a, "guard_every_session"_a);
     bind_running(engine);
+    bind_state(engine);
     bind_stops(engine);
     bind_reading(engine);
 }

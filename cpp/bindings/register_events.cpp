@@ -140,7 +140,7 @@ using events::Wire;
 }
 
 constexpr std::uint32_t kStateMagic = 0x504c4e45;
-constexpr std::uint32_t kStateVersion = 1;
+constexpr std::uint32_t kStateVersion = 2;
 
 [[nodiscard]] py::bytes save_plane(const EventPlane& plane) {
     Writer writer(kStateMagic, kStateVersion);

@@ -1,7 +1,8 @@
 // Increments: how far a value jumps from the last one and from the third last.
 // Channels: increment    |x - last value|, in the unit of the series
 //           increment.3  |x - third last value|
-// After more than three missing values in a row the past is too old to jump from: it starts anew, unspoken.
+// After more than three missing values in a row the past is too old to jump from, and at a new normal it is no past:
+// it starts anew, unspoken.
 // Cost:     16 bytes a series; bench_bank.  NaN: statistic NaN, only the gap is counted.
 #include <algorithm>
 #include <array>
@@ -39,7 +40,7 @@ ARGUS_INLINE void score_body(const float* values, const State& state, std::size_
     }
 }
 
-ARGUS_INLINE void learn_body(const float* values, const State& state, std::size_t count) {
+ARGUS_INLINE void learn_body(const float* values, const std::uint8_t* mask, const State& state, std::size_t count) {
     float* last = state.last;
     float* second = state.second;
     float* third = state.third;
@@ -48,7 +49,7 @@ ARGUS_INLINE void learn_body(const float* values, const State& state, std::size_
     for (std::size_t i = 0; i < count; ++i) {
         const float x = values[i];
         const bool seen = x == x;
-        const bool known = (gap[i] <= kLongGap) & (last[i] == last[i]);
+        const bool known = (gap[i] <= kLongGap) & (last[i] == last[i]) & (mask[i] != kLearnAnew);
         const float new_third = known ? second[i] : x;
         const float new_second = known ? last[i] : x;
         third[i] = seen ? new_third : third[i];
@@ -62,8 +63,9 @@ ARGUS_KERNEL(score_kernel, score_body,
              (const float* values, const State& state, std::size_t count, float* out),
              (values, state, count, out))
 
-ARGUS_KERNEL(learn_kernel, learn_body, (const float* values, const State& state, std::size_t count),
-             (values, state, count))
+ARGUS_KERNEL(learn_kernel, learn_body,
+             (const float* values, const std::uint8_t* mask, const State& state, std::size_t count),
+             (values, mask, state, count))
 
 class Increment final : public Detector {
 public:
@@ -79,8 +81,7 @@ public:
 
     // The last values are evidence, not a model: they follow under every mask.
     void learn(const View& view, std::span<const std::uint8_t> mask) override {
-        (void)mask;
-        learn_kernel(view.values.data(), state(), view.values.size());
+        learn_kernel(view.values.data(), mask.data(), state(), view.values.size());
     }
 
     void reset(std::span<const std::uint32_t> slots) override {

@@ -162,7 +162,8 @@ struct Bank::Tile {
           fusion(slots, scales_of(options)),
           gate(slots, options.policy),
           origin(slots, kUnknown),
-          seen(slots, 0) {}
+          seen(slots, 0),
+          anew(slots, 0) {}
 
     struct Forecaster {  // the first detector that forecasts, and its first channel: |value - expected|
         detectors::Detector* detector = nullptr;
@@ -208,6 +209,8 @@ struct Bank::Tile {
     Gate gate;
     std::vector<double> origin;
     std::vector<std::int32_t> seen;  // finite values
+    std::vector<std::uint8_t> anew;  // 1 = the next finite value is the new normal
+    bool renews = false;             // one of them is
 };
 
 // One row of one tile at a time.
@@ -429,15 +432,33 @@ void Bank::score_tile(Tile& tile, const detectors::View& view) {
     s.ranks = tile.ranks.score(std::span(s.statistic).first(channel_count_ * count));
     tile.fusion.fuse(std::span(s.values).first(count), s.ranks.slot, s.ranks.bits, std::span(s.bits).first(count),
                      std::span(s.evidence).first(count));
+    if (!tile.renews) return;
+    for (std::size_t i = 0; i < count; ++i) {
+        if (tile.anew[i] != 0) s.bits[i] = s.evidence[i] = 0.0F;
+    }
 }
 
 void Bank::learn_tile(Tile& tile, const detectors::View& view) {
     Scratch& s = *scratch_;
     const std::size_t count = tile.count;
+    if (tile.renews) mark_anew(tile, detectors::kLearnNothing);  // what it is far from is no past of the new normal
     tile.ranks.learn(tile.seen, std::span(s.statistic).first(channel_count_ * count),
                      std::span(s.learn).first(count));
     tile.fusion.learn(std::span(s.values).first(count));
+    if (tile.renews) mark_anew(tile, detectors::kLearnAnew);
     for (auto& detector : tile.detectors) detector->learn(view, std::span(s.learn).first(count));
+    if (!tile.renews) return;
+    for (std::size_t i = 0; i < count; ++i) {
+        if (s.values[i] == s.values[i]) tile.anew[i] = 0;
+    }
+    tile.renews = std::find(tile.anew.begin(), tile.anew.end(), 1) != tile.anew.end();
+    s.learn.fill(detectors::kLearn);
+}
+
+void Bank::mark_anew(const Tile& tile, std::uint8_t how) {
+    for (std::size_t i = 0; i < tile.count; ++i) {
+        if (tile.anew[i] != 0) scratch_->learn[i] = how;
+    }
 }
 
 // Unknown when no detector forecasts.
@@ -519,6 +540,19 @@ std::vector<std::string> Bank::channels() const {
     return names;
 }
 
+void Bank::learn_anew(std::span<const std::uint32_t> slots) {
+    for (const std::uint32_t slot : slots) {
+        ARGUS_ASSERT(slot < capacity_);
+        Tile& tile = tiles_[slot / kTileSlots];
+        const std::uint32_t local = slot % kTileSlots;
+        tile.anew[local] = 1;
+        tile.renews = true;
+        tile.gate.reset({&local, 1});
+    }
+    if (options_.entity) entity_->reset(slots);
+    speaker_.reset(slots);
+}
+
 void Bank::reset(std::span<const std::uint32_t> slots) {
     for (const std::uint32_t slot : slots) {
         ARGUS_ASSERT(slot < capacity_);
@@ -528,6 +562,7 @@ void Bank::reset(std::span<const std::uint32_t> slots) {
         if (tile.seen[local] >= static_cast<std::int32_t>(kWarmValues)) --live_;
         tile.origin[local] = kUnknown;
         tile.seen[local] = 0;
+        tile.anew[local] = 0;
         tile.fusion.reset(one);
         tile.gate.reset(one);
         for (auto& detector : tile.detectors) detector->reset(one);
@@ -560,6 +595,7 @@ void Bank::save(Writer& writer) const {
         if (!tile.used) continue;
         writer.array(std::span<const double>(tile.origin));
         writer.array(std::span<const std::int32_t>(tile.seen));
+        writer.array(std::span<const std::uint8_t>(tile.anew));
         tile.fusion.save(writer);
         tile.gate.save(writer);
         for (const auto& detector : tile.detectors) detector->save(writer);
@@ -594,6 +630,8 @@ void Bank::load(Reader& reader) {
         tile.used = true;
         reader.array(std::span<double>(tile.origin));
         reader.array(std::span<std::int32_t>(tile.seen));
+        reader.array(std::span<std::uint8_t>(tile.anew));
+        tile.renews = std::find(tile.anew.begin(), tile.anew.end(), 1) != tile.anew.end();
         tile.fusion.load(reader);
         tile.gate.load(reader);
         for (auto& detector : tile.detectors) detector->load(reader);

@@ -111,6 +111,10 @@ public:
     // The slot's series is a sibling of all in the same pool: alarm levels are learned together. All begin in pool 0.
     void join(std::uint32_t slot, std::uint32_t pool) noexcept { budget_.assign(slot, pool); }
 
+    // The next value of the slots' series is their new normal: levels and seasons start from it, open incidents end
+    // unspoken; that value itself is not judged. How the values scatter stays known.
+    void learn_anew(std::span<const std::uint32_t> slots);
+
     // The slots' series are new: everything known of them goes, their incidents end unspoken.
     void reset(std::span<const std::uint32_t> slots);
 
@@ -138,6 +142,7 @@ private:
     [[nodiscard]] detectors::View view_of(const Tile& tile, Nanos mono, Nanos wall, double interval_s) const;
     void score_tile(Tile& tile, const detectors::View& view);
     void learn_tile(Tile& tile, const detectors::View& view);
+    void mark_anew(const Tile& tile, std::uint8_t how);
     void write_row(const Tile& tile, std::size_t row, const Outputs& out);
     void write_nothing(const Tile& tile, std::size_t row, const Outputs& out);
     void forecast_tile(Tile& tile);

@@ -14,7 +14,10 @@ namespace argus::engine {
 namespace {
 
 constexpr std::uint32_t kStateMagic = 0x41524753;  // "SGRA" on disk
-constexpr std::uint32_t kStateVersion = 4;
+constexpr std::uint32_t kLearnedMagic = 0x4152474C;  // "LGRA" on disk
+constexpr std::uint32_t kStateVersion = 5;
+constexpr std::uint8_t kSuspended = 1;
+constexpr std::uint8_t kSuspendedAnew = 2;
 
 std::string format_number(double value) {
     char text[32];
@@ -125,6 +128,8 @@ Engine::Engine(EngineOptions options)
       scores_(!options_.bank.detectors.empty()),
       bank_(host_slots_ + static_cast<std::uint32_t>(event_series_.size()), bank_options(options_.bank)),
       restored_(host_slots_),
+      suspended_(bank_.capacity(), 0),
+      judged_(bank_.capacity(), kNotANumber),
       history_((bank_.capacity() + kHistoryTile - 1) / kHistoryTile),
       stops_(options_.guard_every_session),
       row_(bank_.capacity(), kNotANumber) {
@@ -193,7 +198,14 @@ void Engine::step(Nanos wall_now, std::vector<Anomaly>& out) {
             row_time_ = wall_now;
             remember();
             if (scores_) {
-                bank_.step(row_, clock_.mono(), wall_now);
+                std::span<const double> judged = row_;
+                if (!suspensions_.empty()) {
+                    for (std::size_t i = 0; i < row_.size(); ++i) {
+                        judged_[i] = suspended_[i] != 0 ? kNotANumber : row_[i];
+                    }
+                    judged = judged_;
+                }
+                bank_.step(judged, clock_.mono(), wall_now);
                 speak(wall_now, out);
             }
             watch_named(wall_now, out);
@@ -237,6 +249,7 @@ void Engine::open_slot(std::uint32_t slot) {
     }
     meet(slot);
     restored_[slot].clear();
+    suspended_[slot] = suspension_of(slot);
     auto& tile = history_[slot / kHistoryTile];
     const std::uint32_t within = slot % kHistoryTile;
     if (tile) {
@@ -356,6 +369,33 @@ bool Engine::confirm(std::string_view name, bool true_alarm) {
     return false;
 }
 
+void Engine::suspend(std::vector<Suspension> suspensions) {
+    suspensions_ = std::move(suspensions);
+    std::vector<std::uint32_t> anew;
+    for (std::uint32_t slot = 0; slot < bank_.capacity(); ++slot) {
+        const std::uint8_t before = std::exchange(suspended_[slot], suspension_of(slot));
+        if (before == kSuspendedAnew && suspended_[slot] == 0) anew.push_back(slot);
+    }
+    bank_.learn_anew(anew);
+}
+
+std::uint8_t Engine::suspension_of(std::uint32_t slot) const {
+    const SeriesInfo* info = suspensions_.empty() ? nullptr : series(slot);
+    if (info == nullptr) return 0;
+    const std::string name = info->full_name();
+    std::uint8_t found = 0;
+    for (const Suspension& each : suspensions_) {
+        if (fnmatch(each.series.c_str(), name.c_str(), 0) != 0) continue;
+        found = std::max(found, each.anew ? kSuspendedAnew : kSuspended);
+    }
+    return found;
+}
+
+std::uint32_t Engine::suspended() const noexcept {
+    return static_cast<std::uint32_t>(suspended_.size()) -
+           static_cast<std::uint32_t>(std::count(suspended_.begin(), suspended_.end(), std::uint8_t{0}));
+}
+
 void Engine::decide(std::span<const Anomaly> found) {
     for (const Anomaly& anomaly : found) {
         auto decision = stops_.decide(anomaly);
@@ -397,6 +437,18 @@ const SeriesInfo* Engine::series(std::uint32_t slot) const noexcept {
 std::vector<std::byte> Engine::snapshot() const {
     Writer writer(kStateMagic, kStateVersion);
     writer.pod(statistics_.steps);
+    save_series(writer);
+    events_.save(writer);
+    return writer.finish();
+}
+
+std::vector<std::byte> Engine::learned() const {
+    Writer writer(kLearnedMagic, kStateVersion);
+    save_series(writer);
+    return writer.finish();
+}
+
+void Engine::save_series(Writer& writer) const {
     writer.pod(host_slots_);
     for (std::uint32_t slot = 0; slot < host_slots_; ++slot) writer.text(learned_name(slot));
     bank_.save(writer);
@@ -409,8 +461,6 @@ std::vector<std::byte> Engine::snapshot() const {
         writer.text(metric);
         writer.pod(pool);
     }
-    events_.save(writer);
-    return writer.finish();
 }
 
 void Engine::restore(std::span<const std::byte> state) {
@@ -423,9 +473,32 @@ void Engine::restore(std::span<const std::byte> state) {
     }
 }
 
+void Engine::learn_from(std::span<const std::byte> state) {
+    const std::vector<std::byte> before = learned();
+    try {
+        load_learned(state);
+    } catch (const CodecError&) {
+        load_learned(before);
+        throw;
+    }
+}
+
 void Engine::load(std::span<const std::byte> state) {
     Reader reader(state, kStateMagic, kStateVersion);
     const auto steps = reader.pod<std::uint64_t>();
+    load_series(reader);
+    events_.load(reader);
+    if (!reader.done()) throw CodecError("state: holds more than an engine with these options has");
+    statistics_.steps = steps;
+}
+
+void Engine::load_learned(std::span<const std::byte> state) {
+    Reader reader(state, kLearnedMagic, kStateVersion);
+    load_series(reader);
+    if (!reader.done()) throw CodecError("state: holds more than an engine with these options has");
+}
+
+void Engine::load_series(Reader& reader) {
     if (reader.pod<std::uint32_t>() != host_slots_) throw CodecError("state: of an engine with another host plane");
     std::vector<std::string> names(host_slots_);
     for (std::string& name : names) name = reader.text();
@@ -441,8 +514,6 @@ void Engine::load(std::span<const std::byte> state) {
         std::string metric = reader.text();
         pools_[std::move(metric)] = reader.pod<std::uint32_t>();
     }
-    events_.load(reader);
-    if (!reader.done()) throw CodecError("state: holds more than an engine with these options has");
     for (std::uint32_t slot = 0; slot < host_slots_; ++slot) {
         const SeriesInfo* open = series(slot);
         if (open == nullptr) continue;
@@ -455,7 +526,6 @@ void Engine::load(std::span<const std::byte> state) {
         names[slot].clear();
     }
     restored_ = std::move(names);
-    statistics_.steps = steps;
 }
 
 std::string Engine::learned_name(std::uint32_t slot) const {

@@ -96,6 +96,20 @@ public:
     [[nodiscard]] std::uint32_t history_capacity() const noexcept { return options_.history_rows; }
     std::size_t history(std::uint32_t slot, std::span<Nanos> times, std::span<float> values) const;
 
+    // Observed and kept, but neither judged nor learned from: the series whose full name fits one of the patterns
+    // (fnmatch(3)), until a later call leaves them out. Replaces the suspensions before.
+    struct Suspension {
+        std::string series;
+        bool anew = false;  // afterwards the series' next value is its new normal
+    };
+    void suspend(std::vector<Suspension> suspensions);
+    [[nodiscard]] std::uint32_t suspended() const noexcept;  // live series
+
+    // What was learned of series, without the event plane: for a collector that starts again after a gap in its events.
+    // Like snapshot and restore else.
+    [[nodiscard]] std::vector<std::byte> learned() const;
+    void learn_from(std::span<const std::byte> state);
+
     // What was learned of a series is handed on by slot and name: a slot that another series opens in starts afresh.
     // A state that does not fit throws CodecError and changes nothing.
     [[nodiscard]] std::vector<std::byte> snapshot() const;
@@ -115,7 +129,11 @@ private:
     void watch_silence(Nanos wall_now, std::vector<Anomaly>& out);
     void meet(std::uint32_t slot);
     void open_slot(std::uint32_t slot);
+    void save_series(Writer& writer) const;
+    void load_series(Reader& reader);
     void load(std::span<const std::byte> state);
+    void load_learned(std::span<const std::byte> state);
+    [[nodiscard]] std::uint8_t suspension_of(std::uint32_t slot) const;
     [[nodiscard]] std::string learned_name(std::uint32_t slot) const;
     void remember();
     void speak(Nanos wall_now, std::vector<Anomaly>& out);
@@ -141,6 +159,9 @@ private:
     bool budget_broken_ = false;    // and said so
     std::map<std::string, std::uint32_t, std::less<>> pools_;  // series of one metric are siblings
     std::vector<std::string> restored_;  // by slot: the series whose restored state waits for it; empty = none
+    std::vector<Suspension> suspensions_;
+    std::vector<std::uint8_t> suspended_;  // by slot; 2 = learned anew afterwards
+    std::vector<double> judged_;           // the row, without what is suspended
     std::vector<std::optional<ring::History<float>>> history_;  // a tile of slots gets memory when a series opens in it
     StopPolicy stops_;
     std::optional<EpochWord> word_;

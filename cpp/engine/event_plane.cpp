@@ -236,7 +236,7 @@ std::vector<EventSourceStatus> EventPlane::sources() const {
     for (std::uint32_t i = sources.newest(); i != kNone; i = sources.older(i)) {
         const events::Source& s = sources[i];
         all.push_back({s.name.str(), s.credential, s.events, s.lost, s.late, s.retransmissions, s.reused_ids,
-                       s.rejected, s.lossless, s.last_ts, s.last_seen});
+                       s.rejected, s.lossless, s.last_ts, s.last_seen, s.shown});
     }
     return all;
 }

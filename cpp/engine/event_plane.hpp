@@ -58,6 +58,7 @@ struct EventSourceStatus {
     std::array<std::uint64_t, kRejectReasons> rejected{};
     bool lossless = false;
     Nanos last_ts = 0, last_seen = 0;
+    std::uint64_t types = 0;  // bit per EventType it has emitted
 };
 
 struct Quarantined {

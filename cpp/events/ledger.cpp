@@ -72,7 +72,8 @@ Ledger::Ledger(LedgerOptions options)
       calls_(options_.calls),
       window_buckets_((std::size_t{1} << options_.id_window_log2) / kWays),
       windows_((std::size_t{1} << options_.id_window_log2) * options_.sources),
-      names_(kNameBuckets * kWays) {
+      names_(kNameBuckets * kWays),
+      charges_(kCharges) {
     for (std::size_t i = 0; i < options_.prices.size(); ++i) {
         const Price& p = options_.prices[i];
         if (p.input_nusd < 0 || p.output_nusd < 0) {
@@ -289,10 +290,14 @@ void Ledger::note_rejected(const Event& partial, Reject reason, std::uint32_t cr
 
 std::int64_t Ledger::price(const Event& event) const noexcept {
     const Price* price = &options_.default_price;
+    Nanos since = std::numeric_limits<Nanos>::min();
     const std::uint64_t hash = hash_text(event.model);
     auto at = std::lower_bound(price_index_.begin(), price_index_.end(), std::make_pair(hash, std::size_t{0}));
     for (; at != price_index_.end() && at->first == hash; ++at) {
-        if (options_.prices[at->second].model == event.model) price = &options_.prices[at->second];
+        const Price& listed = options_.prices[at->second];
+        if (listed.model != event.model || listed.from > event.ts || listed.from < since) continue;
+        price = &listed;
+        since = listed.from;
     }
     const auto known = [](std::int64_t tokens) { return tokens == kAbsent ? 0 : tokens; };
     // Whether cached input is part of input_tokens differs by provider: an upper bound counts it on top.
@@ -319,12 +324,44 @@ void Ledger::apply(const Call& call, std::int64_t sign) noexcept {
     charge(call.accounts, sign * c.metered, sign * c.reserved, sign * c.estimated);
 }
 
+void Ledger::remember_charge(const Event& event, std::int64_t nusd) noexcept {
+    Charge& charge = charges_[charge_count_++ % kCharges];
+    charge.id.assign(event.id);
+    charge.call = event.call.empty() ? 0 : hash_text(event.call);
+    charge.nusd = nusd;
+    charge.accounts = sighting_.accounts;
+}
+
+void Ledger::name_charges(AccountRef account, std::string_view except, std::vector<std::string>& ids) const {
+    std::array<const Charge*, 3> top{};
+    const std::uint64_t kept = std::min<std::uint64_t>(charge_count_, kCharges);
+    for (std::uint64_t n = 1; n <= kept; ++n) {
+        const Charge* entry = &charges_[(charge_count_ - n) % kCharges];
+        const auto same = [&](const AccountRef& r) {
+            return r.index == account.index && r.generation == account.generation;
+        };
+        if (entry->id == except || std::none_of(entry->accounts.begin(), entry->accounts.end(), same)) continue;
+        const auto twin = std::find_if(top.begin(), top.end(), [&](const Charge* t) {
+            return t != nullptr && t->call != 0 && t->call == entry->call;
+        });
+        if (twin != top.end()) continue;  // the newest word on a call stands for it
+        for (const Charge*& place : top) {
+            if (place == nullptr || entry->nusd > place->nusd) std::swap(entry, place);
+            if (entry == nullptr) break;
+        }
+    }
+    for (const Charge* charge : top) {
+        if (charge != nullptr) ids.push_back(charge->id.str());
+    }
+}
+
 void Ledger::book(const Event& event) noexcept {
     const bool logged = event.type == EventType::token_cost_logged;
     const bool priced = event.cost_nusd == kAbsent;
     const bool estimated = priced || event.cost_estimated == 1;
     const std::int64_t amount = priced ? price(event) : event.cost_nusd;
     sighting_.money = true;
+    remember_charge(event, amount);
     if (logged && event.call.empty()) {
         charge(sighting_.accounts, estimated ? 0 : amount, 0, estimated ? amount : 0);
         return;
@@ -453,6 +490,9 @@ void Ledger::save(Writer& writer) const {
     accounts_.save(writer);
     calls_.save(writer);
     writer.pod(metered_total_);
+    writer.pod(charge_count_);
+    const std::uint64_t charges = std::min<std::uint64_t>(charge_count_, kCharges);
+    for (std::uint64_t i = 0; i < charges; ++i) writer.pod(charges_[i]);
     const auto save_buckets = [&](const auto& table, std::size_t first, std::size_t buckets, auto used) {
         std::uint32_t count = 0;
         for (std::size_t b = 0; b < buckets; ++b) count += used(table[(first + b) * kWays]) ? 1U : 0U;
@@ -475,6 +515,10 @@ void Ledger::load(Reader& reader) {
     accounts_.load(reader);
     calls_.load(reader);
     metered_total_ = reader.pod<std::int64_t>();
+    charge_count_ = reader.pod<std::uint64_t>();
+    charges_.clear(0, kCharges);
+    const std::uint64_t charges = std::min<std::uint64_t>(charge_count_, kCharges);
+    for (std::uint64_t i = 0; i < charges; ++i) charges_[i] = reader.pod<Charge>();
     const auto load_buckets = [&](auto& table, std::size_t first, std::size_t buckets) {
         table.clear(first * kWays, buckets * kWays);
         const auto count = reader.pod<std::uint32_t>();

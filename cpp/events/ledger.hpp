@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,6 +28,7 @@ struct Price {
     std::string model;
     std::int64_t input_nusd = 0;  // per token
     std::int64_t output_nusd = 0;
+    Nanos from = std::numeric_limits<Nanos>::min();  // of events from then on, until the model's next price
 };
 
 struct LedgerOptions {
@@ -79,7 +81,7 @@ struct Task {
     std::uint32_t terminal_source = kNone;
     Nanos last_seen = 0;             // arrival
     Nanos last_ts = 0, terminal_ts = kAbsent;
-    InlineText<64> last_id;
+    InlineText<64> last_id, terminal_id;
     InlineText<64> tenant;
     InlineText<128> session, task, agent;
 };
@@ -121,6 +123,15 @@ struct Call {
 };
 
 enum class Actor : std::uint8_t { session, agent, tenant, host };
+
+// One of the newest events that moved money, so that what spent most can be named.
+struct Charge {
+    InlineText<64> id;
+    std::uint64_t call = 0;
+    std::int64_t nusd = 0;
+    std::array<AccountRef, 4> accounts{};
+};
+inline constexpr std::size_t kCharges = 4096;
 
 enum class IdStatus : std::uint8_t { fresh, retransmission, reused };
 
@@ -172,6 +183,8 @@ public:
     [[nodiscard]] std::uint32_t faults_since(std::uint32_t source, Nanos since) const noexcept;  // at most 16
     [[nodiscard]] std::int64_t price(const Event& event) const noexcept;
     [[nodiscard]] std::int64_t metered_total() const noexcept { return metered_total_; }
+    // Appends the ids of the largest recent charges of an account, largest first, one a call; not `except`.
+    void name_charges(AccountRef account, std::string_view except, std::vector<std::string>& ids) const;
 
     Slab<Source>& sources() noexcept { return sources_; }
     [[nodiscard]] const Slab<Source>& sources() const noexcept { return sources_; }
@@ -199,6 +212,7 @@ private:
     AccountRef account_of(ScopeKind kind, std::string_view tenant, std::string_view id, Nanos now) noexcept;
     void resolve_accounts(const Event& event, bool money) noexcept;
     void book(const Event& event) noexcept;
+    void remember_charge(const Event& event, std::int64_t nusd) noexcept;
     void charge(std::span<const AccountRef> accounts, std::int64_t metered, std::int64_t reserved,
                 std::int64_t estimated) noexcept;
     void apply(const Call& call, std::int64_t sign) noexcept;
@@ -212,6 +226,8 @@ private:
     std::size_t window_buckets_;
     MappedArray<Seen> windows_;          // per source: buckets of 8, newest first
     MappedArray<std::uint64_t> names_;   // buckets of 8, newest first
+    MappedArray<Charge> charges_;        // a ring
+    std::uint64_t charge_count_ = 0;
     std::vector<std::pair<std::uint64_t, std::size_t>> price_index_;
     std::uint32_t last_source_ = kNone;
     std::int64_t metered_total_ = 0;

@@ -23,6 +23,7 @@ import re
 import textwrap
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import UnionType
@@ -40,6 +41,8 @@ NUSD_PER_USD: Final = 1_000_000_000
 _INT64_MAX: Final = 2**63 - 1
 _UNIX_PATH_MAX: Final = 107  # sun_path less its terminator
 _INTERVAL_MS: Final = (10, 60_000)
+_CLOCK: Final = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d")
+DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _ENDPOINT: Final = re.compile(
     r"(?:tcp://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.*-]+):(?P<port>\d{1,5})|ipc://(?P<path>[^\x00]+)|inproc://\S+)"
@@ -173,6 +176,15 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     history_secs: Annotated[int, _bounded("Window of values kept in memory.", 60, 86_400, "s")] = 3600
 
 
+class MaintenanceSettings(Struct, frozen=True, kw_only=True):
+    """Hours in which series are observed but neither judged nor learned from."""
+
+    at: Annotated[str, _text("When it begins, UTC.", "clock")]
+    length_secs: Annotated[int, _bounded("How long it lasts.", 60, 7 * 86_400, "s")]
+    days: Annotated[tuple[str, ...], _text("Days on which it begins: mon, tue, ...; empty = every day.", "texts")] = ()
+    series: Annotated[tuple[str, ...], _text("Patterns of the series' names, such as system.disk.*.", "texts")] = ("*",)
+
+
 class Killswitch(Struct, frozen=True, kw_only=True):
     """The control directory and how it acts."""
 
@@ -211,7 +223,7 @@ class Budgets(Struct, frozen=True, kw_only=True):
 
 
 class Price(Struct, frozen=True, kw_only=True):
-    """List price of a model."""
+    """List price of a model; `since` holds what it costs from a day (UTC) on: `[prices."a-model".since.2026-06-01]`."""
 
     input_nusd_per_mtok: Annotated[int, _text("Price of a million input tokens.", "usd")] = msgspec.field(
         default=150 * NUSD_PER_USD, name="input_usd_per_mtok"
@@ -219,6 +231,7 @@ class Price(Struct, frozen=True, kw_only=True):
     output_nusd_per_mtok: Annotated[int, _text("Price of a million output tokens.", "usd")] = msgspec.field(
         default=600 * NUSD_PER_USD, name="output_usd_per_mtok"
     )
+    since: dict[str, Price] = {}
 
 
 class OtlpInlet(Struct, frozen=True, kw_only=True):
@@ -311,6 +324,7 @@ class Config(Struct, frozen=True, kw_only=True):
     auditors: dict[str, LeafSettings] = {}
     criteria: dict[str, LeafSettings] = {}
     alarms: Alarms = Alarms()
+    maintenance: dict[str, MaintenanceSettings] = {}
     engine: EngineSettings = EngineSettings()
     bursts: Bursts = Bursts()
     killswitch: Killswitch = Killswitch()
@@ -366,6 +380,11 @@ class Config(Struct, frozen=True, kw_only=True):
                 "" if model == "default" else model: (p.input_nusd_per_mtok, p.output_nusd_per_mtok)
                 for model, p in self.prices.items()
             },
+            price_changes=tuple(
+                (model, _unix_ns(day), p.input_nusd_per_mtok, p.output_nusd_per_mtok)
+                for model, price in self.prices.items()
+                for day, p in price.since.items()
+            ),
             false_alarms_per_day=self.alarms.false_alarms_per_day,
             history_rows=max(1, self.engine.history_secs * 1000 // self.engine.tick_ms),
         )
@@ -411,6 +430,8 @@ class _Key(Struct, frozen=True, kw_only=True):
                 return "list of 'tcp://host:port' or 'ipc://path'"
             case "texts":
                 return "list of texts"
+            case "clock":
+                return "'HH:MM'"
         return "text"
 
 
@@ -449,6 +470,8 @@ def _keys(table: type[Struct]) -> tuple[_Key, ...]:
             hint = next(part for part in get_args(hint) if part is not type(None))
         kind_type, meta = get_args(hint)[0], get_args(hint)[1]
         default = item.default_factory() if item.default_factory is not msgspec.NODEFAULT else item.default
+        if default is msgspec.NODEFAULT:
+            default = ...
         extra = meta.extra or {}
         choices = get_args(kind_type) if get_origin(kind_type) is Literal else ()
         kind = "choice" if choices else {bool: "boolean", int: "integer", float: "number"}.get(kind_type, "text")
@@ -516,13 +539,14 @@ def _source(values: dict[str, Any]) -> SourceSettings:
 
 
 class _Group(Struct, frozen=True):
-    """A table of tables: `[sources.<name>]`; `named` holds the known names, None = any name (prices)."""
+    """A table of tables: `[sources.<name>]`; `named` holds the known names; with `open_keys` any other is free."""
 
     noun: str
     named: dict[str, tuple[_Key, ...]]
     documentation: dict[str, str]
     build: Callable[[dict[str, Any]], Any]
     open_keys: tuple[_Key, ...] = ()
+    dated: bool = False  # the tables with free names take `since.<day>`, with the same keys
 
 
 def _leaf(values: dict[str, Any]) -> LeafSettings:
@@ -542,6 +566,8 @@ def _schema(catalogue: Catalogue) -> dict[str, type[Struct] | _Group]:
         )
 
     price_keys = _keys(Price)
+    # A model's own price must be stated: the defaults are those of the unknown model.
+    own_price_keys = tuple(msgspec.structs.replace(key, default=...) for key in price_keys)
     return {
         "state": State,
         "host": HostRoots,
@@ -555,6 +581,9 @@ def _schema(catalogue: Catalogue) -> dict[str, type[Struct] | _Group]:
         "engine": EngineSettings,
         "bursts": Bursts,
         "alarms": Alarms,
+        "maintenance": _Group(
+            "a window", {}, {}, lambda values: MaintenanceSettings(**values), _keys(MaintenanceSettings)
+        ),
         "detectors": leaves("a detector", catalogue.detectors),
         "auditors": leaves("an auditor", catalogue.auditors),
         "criteria": leaves("a criterion", catalogue.criteria),
@@ -564,7 +593,8 @@ def _schema(catalogue: Catalogue) -> dict[str, type[Struct] | _Group]:
             {"default": price_keys},
             {"default": "Upper bound for models without a table of their own: at least the dearest that you use."},
             lambda values: Price(**values),
-            price_keys,
+            own_price_keys,
+            dated=True,
         ),
         "killswitch": Killswitch,
         "inlets": Inlets,
@@ -646,6 +676,16 @@ def load(
     return _build(document, _schema(read_catalogue(catalog)), environ, problems)
 
 
+def lines_of(path: str | os.PathLike[str] | None) -> dict[Path_, int]:
+    """The line of every key that a configuration file sets; none of embedded defaults.
+
+    Raises
+    ------
+    ConfigError : as `load`
+    """
+    return {} if path is None else _read(Path(path))[1].lines
+
+
 def _read(path: Path) -> tuple[dict[str, Any], _Problems]:
     """Document and line table of a file."""
     try:
@@ -722,8 +762,7 @@ def _group(path: Path_, group: _Group, given: dict[str, Any], problems: _Problem
         if name in tables:
             continue
         if group.open_keys:
-            # A model's own price must be stated: the defaults are those of the unknown model.
-            tables[name] = tuple(msgspec.structs.replace(k, default=...) for k in group.open_keys)
+            tables[name] = group.open_keys
         else:
             problems.unknown((*path, name), f"the name of {group.noun}", list(group.named))
     built = {}
@@ -732,10 +771,45 @@ def _group(path: Path_, group: _Group, given: dict[str, Any], problems: _Problem
         if not isinstance(table, dict):
             problems.add((*path, name), "a table", _found(table))
             table = {}
+        since: dict[str, Any] = {}
+        if group.dated and name not in group.named and "since" in table:
+            table = dict(table)
+            since = _dated((*path, name, "since"), group, table.pop("since"), problems)
         values = _table((*path, name), keys, table, problems)
         if ... not in values.values():
-            built[name] = group.build(values)
+            built[name] = group.build({**values, "since": since} if since else values)
     return built
+
+
+def _dated(path: Path_, group: _Group, given: Any, problems: _Problems) -> dict[str, Any]:
+    """What holds from a day on, by day."""
+    if not isinstance(given, dict):
+        problems.add(path, "tables by day, such as since.2026-06-01", _found(given))
+        return {}
+    built = {}
+    for day, table in given.items():
+        if not _is_day(day):
+            problems.add((*path, day), "a day as 2026-06-01", repr(day))
+        elif not isinstance(table, dict):
+            problems.add((*path, day), "a table", _found(table))
+        else:
+            values = _table((*path, day), group.open_keys, table, problems)
+            if ... not in values.values():
+                built[day] = group.build(values)
+    return built
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return re.fullmatch(r"\d{4}-\d\d-\d\d", text) is not None and 0 <= _unix_ns(text) <= _INT64_MAX
+    except ValueError:
+        return False
+
+
+def _unix_ns(day: str) -> int:
+    """The first moment of a day (UTC) in Unix ns. Errors: ValueError when there is no such day."""
+    moment = datetime.combine(date.fromisoformat(day), datetime.min.time(), UTC)
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1) * 1_000_000_000
 
 
 def _table(path: Path_, keys: tuple[_Key, ...], given: dict[str, Any], problems: _Problems) -> dict[str, Any]:
@@ -798,6 +872,8 @@ def _convert(key: _Key, given: Any) -> tuple[bool, Any]:
             return isinstance(given, str) and (given == "" or _is_endpoint(given)), given
         case "address":
             return isinstance(given, str) and (given == "" or _is_address(given)), given
+        case "clock":
+            return isinstance(given, str) and _CLOCK.fullmatch(given) is not None, given
         case "endpoints":
             return isinstance(given, list) and all(isinstance(g, str) and _is_endpoint(g) for g in given), given
         case "texts":
@@ -872,6 +948,10 @@ def _check_together(parts: dict[str, Any], problems: _Problems) -> None:
     if inlets.ipc and not _is_endpoint(inlets.ipc):
         size = len(inlets.ipc.removeprefix("ipc://").encode())
         problems.add(("inlets", "ipc"), f"a path of at most {_UNIX_PATH_MAX} bytes", f"{size} in {inlets.ipc!r}")
+    for name, window in parts["maintenance"].items():
+        for index, day in enumerate(window.days):
+            if day not in DAYS:
+                problems.add(("maintenance", name, "days", str(index)), f"one of {', '.join(DAYS)}", _found(day))
     web, otlp = parts["outlets"].prometheus, inlets.otlp
     used: dict[str, Path_] = {}
     for path, endpoint in (
@@ -1015,6 +1095,8 @@ def to_toml(config: Config, *, catalog: Mapping[str, Any] | None = None) -> str:
                 keys = shape.named.get(leaf, shape.open_keys)
                 out += ["", *_comment(shape.documentation.get(leaf, "")), f"[{_dotted((name, leaf))}]"]
                 out += _reference(keys, settings)
+                for day, changed in settings.since.items() if isinstance(settings, Price) else ():
+                    out += ["", f"[{_dotted((name, leaf, 'since', day))}]", *_reference(keys, changed)]
         else:
             out += _section((name,), shape, part)
     return "\n".join(out) + "\n"
@@ -1037,7 +1119,7 @@ def _reference(keys: tuple[_Key, ...], settings: Struct) -> Iterator[str]:
         value = settings.options[key.field] if _is_option(key, settings) else getattr(settings, key.field)  # type: ignore[attr-defined]
         notes = [
             key.expected if key.kind in ("integer", "number", "choice") else "",
-            f"default {_toml(key, key.default)}",
+            "must be stated" if key.default is ... else f"default {_toml(key, key.default)}",
         ]
         about = f"{key.documentation} " if key.documentation else ""
         unit = f"{key.unit}, " if key.unit else ""

@@ -262,6 +262,41 @@ def test_money_is_exact(tmp_path, written, nano):
     assert nano == read(tmp_path, f"[budgets]\nsession_usd = {written}\n").budgets.session_nusd
 
 
+def test_a_price_changes_on_a_day_and_the_file_written_back_says_so(tmp_path):
+    text = (
+        '[prices."a.b"]\ninput_usd_per_mtok = 2\noutput_usd_per_mtok = 8\n'
+        '[prices."a.b".since.2026-06-01]\ninput_usd_per_mtok = 1\noutput_usd_per_mtok = 4\n'
+    )
+    config = read(tmp_path, text)
+    june = 1_780_272_000_000_000_000
+    assert ((("a.b", june, 1_000_000_000, 4_000_000_000)),) == config.engine_options().price_changes
+    assert config == read(tmp_path, to_toml(config, catalog=CATALOG))
+    for table, message in (
+        ("since.2026-6-1", "expected a day as 2026-06-01, found '2026-6-1'"),
+        ("since.2026-02-30", "expected a day as 2026-06-01, found '2026-02-30'"),
+        ("since.2026-06-02", "input_usd_per_mtok: expected amount in USD .* found nothing"),
+        ("before.2026-06-02", "expected a key of"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read(tmp_path, text + f'[prices."a.b".{table}]\noutput_usd_per_mtok = 1\n')
+
+
+def test_maintenance_windows_are_named_and_state_when_and_how_long(tmp_path):
+    config = read(tmp_path, '[maintenance.backup]\nat = "02:30"\nlength_secs = 5400\ndays = ["sun"]\n')
+    window = config.maintenance["backup"]
+    assert ("02:30", 5400, ["sun"], ("*",)) == (window.at, window.length_secs, window.days, window.series)
+    for text, message in (
+        ('at = "2:30"\nlength_secs = 60', "at: expected 'HH:MM', found '2:30'"),
+        ('at = "02:30"', r"length_secs: expected integer in \[60, 604800\], found nothing"),
+        (
+            'at = "02:30"\nlength_secs = 60\ndays = ["sun", "someday"]',
+            "days.1: expected one of mon, .* found 'someday'",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read(tmp_path, f"[maintenance.backup]\n{text}\n")
+
+
 def test_prices_of_models_stand_beside_the_upper_bound(tmp_path):
     config = read(tmp_path, '[prices."a.b/c"]\ninput_usd_per_mtok = 2\noutput_usd_per_mtok = "0"\n')
     assert {"default", "a.b/c"} == set(config.prices)

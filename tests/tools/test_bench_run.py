@@ -72,6 +72,17 @@ def test_names_choose_benchmarks_or_figures(monkeypatch, runner, capsys):
     assert (2, []) == shown("absent")
 
 
+def test_a_wildcard_means_files_and_runs_no_other(monkeypatch, runner, capsys):
+    def other():
+        raise RuntimeError("was run")
+        yield
+
+    ours = {"bench_agent_a": lambda: iter([item("x/1")]), "bench_agent_b.py": lambda: iter([item("y/1")])}
+    monkeypatch.setattr(runner, "benchmarks", lambda _: {**ours, "bench_host": other})
+    assert 0 == runner.run(["agent_*"], as_json=True)
+    assert ["x/1", "y/1"] == [json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()]
+
+
 def test_every_benchmark_of_the_tree_is_known(runner):
     """A file beside the others is enough: nothing is registered."""
     files = {path.stem for path in (ROOT / "bench").rglob("bench_*") if path.suffix in (".py", ".cpp")}

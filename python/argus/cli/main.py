@@ -22,6 +22,8 @@ explain_app = typer.Typer(no_args_is_help=True, help="Why Argus judges as it doe
 config_app = typer.Typer(no_args_is_help=True, help="The configuration in force.")
 app.add_typer(explain_app, name="explain")
 app.add_typer(config_app, name="config")
+maintenance_app = typer.Typer(no_args_is_help=True, help="Series that are for a while neither judged nor learned from.")
+app.add_typer(maintenance_app, name="maintenance")
 
 ScopeOption = Annotated[str, typer.Option("--scope", help="host, or kind:id with kind tenant, agent, session or task.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; written into flag and journal.")]
@@ -179,20 +181,56 @@ def replay(
     file: Annotated[
         str, typer.Argument(help="NDJSON events, .gz too; - = standard input; or a .csv, .parquet of metrics.")
     ],
+    labels: Annotated[
+        Path | None, typer.Option(help="JSON lines of what is known: a name, and bad or success; default: task ends.")
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
-    limit: Annotated[int, typer.Option(help="Anomalies to list.")] = 20,
+    limit: Annotated[int, typer.Option(help="Stops and anomalies to list.")] = 20,
 ) -> None:
-    """What Argus would have found and stopped in past events, or found in past metrics."""
+    """What Argus would have found in past events, what each rule would have stopped, spared and got wrong.
+
+    A notional guard makes every stop hold. Of past metrics: what would have been found.
+    """
     from argus.config import load
+    from argus.services.replay import is_metrics
     from argus.services.replay import replay as run_replay
     from argus.services.status import render_replay
 
-    report = run_replay(file, config=load(config))
+    events = not is_metrics(file)
+    if labels is not None and not events:
+        raise UsageError("--labels: expected a replay of events, found a table of metrics; not replayed.")
+    report = run_replay(file, config=load(config), guard=events, labels=labels)
     if as_json:
         _emit(report)
     else:
-        typer.echo(render_replay(report, limit=limit))
+        typer.echo(render_replay(report, limit=limit, log=file if events and file != "-" else ""))
+
+
+@app.command()
+def show(
+    names: Annotated[list[str], typer.Argument(help="Ids of events or anomalies, as anomalies and issues name them.")],
+    log: Annotated[
+        list[Path] | None, typer.Option("--log", help="Events as JSON lines, .gz too; default: the followed files.")
+    ] = None,
+    journal: Annotated[Path | None, typer.Option(help="Journal file; default: from the configuration.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The events behind an anomaly, and what it said of them. Exit 1 when something is not found."""
+    from argus.config import load
+    from argus.services import show as service
+
+    loaded = load(config)
+    kept = journal or loaded.home / "journal.db"
+    logs = log or [path for path in map(Path, loaded.inlets.jsonl) if path.is_file()]
+    shown = service.show(names, logs=logs, journal=kept if journal or kept.is_file() else None)
+    if as_json:
+        _emit(shown)
+    else:
+        searched = [str(path) for path in (*logs, *([kept] if kept.is_file() else []))]
+        typer.echo(service.render(shown, searched=searched))
+    raise typer.Exit(1 if shown.missing else 0)
 
 
 @app.command("import")
@@ -239,7 +277,7 @@ def import_(
                 seconds=parse_duration(for_) if for_ else math.inf,
             )  # fmt: skip
     elif as_replay:
-        report = run_replay(read(paths, context, kind=kind), config=loaded)
+        report = run_replay(read(paths, context, kind=kind), config=loaded, guard=True)
         _emit(report) if as_json else typer.echo(render_replay(report, limit=limit))
     elif to is not None:
         imports.to_file(read(paths, context, kind=kind), to)
@@ -377,6 +415,71 @@ def ack(
     typer.echo(f"{key} acknowledged as {'true' if true_alarm else 'false'}; {len(reply['series'])} series")
 
 
+SeriesOption = Annotated[
+    list[str] | None, typer.Option("--series", help="Pattern of series' names, such as 'system.disk.*'; default: all.")
+]
+
+
+def _maintain(config: Path | None, **request: Any) -> dict[str, Any]:
+    from argus.config import load
+    from argus.wire.zmq import CommandClient
+
+    return CommandClient(load(config).home).request({"verb": "maintenance", **request})
+
+
+def _show_windows(reply: dict[str, Any]) -> None:
+    from argus.services.maintenance import Window, window_words
+
+    windows = [msgspec.convert(window, Window) for window in reply["windows"]]
+    typer.echo(window_words(windows, reply["suspended"]) or "every series is judged")
+
+
+@maintenance_app.command("begin")
+def maintenance_begin(
+    length: Annotated[str, typer.Option("--for", help="How long: 30m, 2h.")],
+    reason: ReasonOption,
+    series: SeriesOption = None,
+    name: Annotated[str, typer.Option("--name", help="Name of the window; default: chosen.")] = "",
+    actor: ActorOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Leave series alone for a while: they raise no alarm and nothing is learned of them. Caps and stops go on."""
+    begun = {"begin": "maintenance", "seconds": parse_duration(length), "series": series or ["*"]}
+    _show_windows(_maintain(config, **begun, name=name, reason=reason, actor=_actor(actor)))
+
+
+@maintenance_app.command("end")
+def maintenance_end(
+    name: Annotated[str, typer.Argument(help="Name of the window; see argus maintenance list.")],
+    config: ConfigOption = None,
+) -> None:
+    """Judge the series again."""
+    _show_windows(_maintain(config, end=name))
+
+
+@maintenance_app.command("list")
+def maintenance_list(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """The windows that are open now, scheduled ones too."""
+    reply = _maintain(config)
+    if as_json:
+        _emit(reply["windows"])
+    else:
+        _show_windows(reply)
+
+
+@app.command()
+def deployed(
+    version: Annotated[str, typer.Argument(help="What was deployed; written into the journal.")],
+    settle: Annotated[str, typer.Option("--settle", help="Time until it runs as it will.")] = "10m",
+    series: SeriesOption = None,
+    actor: ActorOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Say that the host now runs something else: its series are left alone until that has settled, then learned anew."""
+    begun = {"begin": "deployment", "seconds": parse_duration(settle), "series": series or ["*"]}
+    _show_windows(_maintain(config, **begun, reason=version, actor=_actor(actor)))
+
+
 @explain_app.command("budget")
 def explain_budget(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """How often the running collector speaks of the host, against how often it may."""
@@ -393,11 +496,15 @@ def explain_budget(config: ConfigOption = None, as_json: JsonOption = False) -> 
 
 @explain_app.command("criteria")
 def explain_criteria(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """The criteria that turn findings into stops, with the values in force here."""
-    from argus.config import load
+    """The criteria that turn findings into stops: values in force here, what each needs, how often it held."""
+    from argus.config import lines_of, load
     from argus.services.explain import criteria, render_criteria
+    from argus.wire.zmq import CommandClient
 
-    rows = criteria(load(config))
+    loaded, live = load(config), None
+    with contextlib.suppress(UnreachableError):  # no collector runs: the configuration alone is explained
+        live = CommandClient(loaded.home).request({"verb": "criteria"})["criteria"]
+    rows = criteria(loaded, given=lines_of(config), live=live)
     if as_json:
         _emit(rows)
     else:

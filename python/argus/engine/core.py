@@ -68,8 +68,9 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the core needs to know. Options of leaves left out take the defaults of their descriptors.
 
     Money is integer nano-USD (1e-9 USD); prices are nano-USD per million tokens (input, output), key "" = the upper
-    bound for models that are not listed. `caps_nusd` has keys host, tenant, agent, session. `named_series`: detector
-    that runs apart from the fused ones -> patterns of the full names of the series it judges ("system.memory.*").
+    bound for models that are not listed. `price_changes` holds model, Unix ns from which on it costs so, and both prices.
+    `caps_nusd` has keys host, tenant, agent, session. `named_series`: detector that runs apart from the fused ones ->
+    patterns of the full names of the series it judges ("system.memory.*").
     """
 
     proc: str = "/proc"
@@ -88,6 +89,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     caps_nusd: dict[str, int] = {}
     caps_strict: bool = False
     prices_nusd_per_mtok: dict[str, tuple[int, int]] = {}
+    price_changes: tuple[tuple[str, int, int, int], ...] = ()
     false_alarms_per_day: float = 1.0
     history_rows: int = 3600
 
@@ -230,7 +232,10 @@ class Engine:
                 criteria=_leaves(described["criteria"], options.criteria, options.disabled, "criteria"),
                 caps_nusd=options.caps_nusd,
                 caps_strict=options.caps_strict,
-                prices=options.prices_nusd_per_mtok,
+                prices=[
+                    *((model, None, *prices) for model, prices in options.prices_nusd_per_mtok.items()),
+                    *options.price_changes,
+                ],
                 false_alarms_per_day=options.false_alarms_per_day,
                 history_rows=options.history_rows,
                 guard_every_session=guard_every_session,
@@ -438,6 +443,36 @@ class Engine:
         sample: list[dict[str, Any]] = self._core.quarantine()
         return sample
 
+    def suspend(self, patterns: Iterable[tuple[str, bool]]) -> None:
+        """Leave series alone: observed and kept, but neither judged nor learned from.
+
+        Parameters
+        ----------
+        patterns : glob of full series names (fnmatch(3)), and whether, once it no longer holds, the series' next value is
+            the new normal. Replaces the patterns before.
+        """
+        self._core.suspend(list(patterns))
+
+    def suspended(self) -> int:
+        """Live series that are left alone."""
+        return self._core.suspended()
+
+    def learned(self) -> bytes:
+        """What was learned of the series, without the event plane: versioned, checksummed."""
+        return bytes(self._core.learned())
+
+    def learn_from(self, state: bytes) -> None:
+        """Go on from `learned()` of an engine with the same options; a series in another slot starts afresh.
+
+        Raises
+        ------
+        UsageError : the state is damaged, of another version, or of an engine with other options; nothing changes
+        """
+        try:
+            self._core.learn_from(state)
+        except ValueError as error:
+            raise UsageError(f"learned state: {error}; the series are learned afresh") from None
+
     def snapshot(self) -> bytes:
         """State of detectors and auditors: versioned, checksummed."""
         return bytes(self._core.snapshot())
@@ -475,6 +510,11 @@ def _check(options: EngineOptions, described: dict[str, list[dict[str, Any]]]) -
     for model, prices in options.prices_nusd_per_mtok.items():
         for price in prices:
             _check_whole(f"prices_nusd_per_mtok[{model!r}]", price, 0, _INT64_MAX)
+    for model, since, *changed in options.price_changes:
+        if not model:
+            raise ValueError(f"price_changes: expected the name of a model, found '' from {since}")
+        for price in changed:
+            _check_whole(f"price_changes[{model!r}]", price, 0, _INT64_MAX)
     _check_whole("history_rows", options.history_rows, 1, _HISTORY_ROWS_MAX)
 
 

@@ -29,6 +29,7 @@ TEXT_CHARS_MAX = 500
 LIST_ITEMS_MAX = 50
 _MARK = "<!-- argus-issue "
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~>$^=:])")
+_ANOMALY_ID = re.compile(r"[0-9a-f]{16}")
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@/-]{0,127}")
 _BREAK = "\u200b"  # zero-width space: readable as before, but no mention, reference or link
 
@@ -201,15 +202,17 @@ def render(issue: Issue, *, state_line: str, stop: StopKind | None = None) -> st
     parts += ["", "## Why", "", *_hypotheses(incident.hypotheses)]
     parts += ["", "## Evidence", "", *_list(incident.evidence, "None recorded.")]
     parts += ["", "Anomalies:", "", *_list(incident.anomalies, "None recorded.")]
-    parts += ["", "## What to do", "", *_commands(scope, stop, issue.priority)]
+    parts += ["", "## What to do", "", *_commands(scope, stop, issue.priority, incident.anomalies)]
     return _capped("\n".join(parts) + "\n")
 
 
-def _commands(scope: Scope, stop: StopKind | None, priority: Priority) -> Iterable[str]:
+def _commands(scope: Scope, stop: StopKind | None, priority: Priority, anomalies: Sequence[str] = ()) -> Iterable[str]:
     argument = scope_argument(scope)
     flag = stop or (StopKind.HARD_KILL if priority is Priority.P0 else StopKind.WRITE_LOCKDOWN)
     yield "```sh"
     why = "--reason 'why, in ten characters or more'"
+    if told := [name for name in anomalies if _ANOMALY_ID.fullmatch(name)]:
+        yield f"argus show {' '.join(told[:3])}  # what was found, and the events behind it"
     yield f"argus hold --scope {argument} --for 30m {why}  # no automatic stop for a while"
     if stop is not None:
         yield f"argus reset {flag} --scope {argument} {why}  # clear the stop"

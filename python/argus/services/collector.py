@@ -31,6 +31,7 @@ from argus.record.keys import SigningKey, open_keys
 from argus.record.writer import JournalWriter
 from argus.schema import Anomaly, Flag, Incident, IncidentState, Scope, ScopeKind, Severity, StopKind
 from argus.services import explain
+from argus.services.maintenance import Calendar, Window, WindowKind, suspensions, window_words
 from argus.services.metrics import Metrics
 from argus.services.sessions import SessionRequest, Sessions
 from argus.services.status import NOT_OBSERVED, anomaly_line, busiest, host_line, printable
@@ -45,6 +46,7 @@ _FOLLOW_S = 0.1
 _FRAMES_PER_TURN = 8  # each may hold 1,024 events: the heartbeat must not wait for more
 _LINES_PER_TICK = 50
 _HOST_LATE_S = 10.0
+_LEARNED_S = 300.0  # what was learned is written so often
 _SCOPE_KINDS = frozenset(map(str, ScopeKind))
 _ABSOLUTE = frozenset({"C1"})  # criteria that no hold suppresses
 _ACTOR = "argus"
@@ -54,6 +56,18 @@ class _IssueDue(NamedTuple):
     incident: Incident
     verified: bool | None
     stopped: tuple[str, ...]
+
+
+class MaintenanceRequest(msgspec.Struct, kw_only=True):
+    """A command about maintenance windows: begin one, end one by name, or neither to list them."""
+
+    begin: WindowKind | None = None
+    series: tuple[str, ...] = ("*",)
+    seconds: float = 0.0
+    name: str = ""
+    reason: str = ""
+    actor: str = ""
+    end: str = ""
 
 
 class Collector:
@@ -92,6 +106,7 @@ class Collector:
         self._accepted_shown = 0
         self._rejected_kept = self._http_rejected = 0
         self._book = IncidentBook()
+        self._fired: dict[str, dict[str, int]] = {}  # by criterion
         self._guards_changed = 0
         self._lines_left, self._untold = _LINES_PER_TICK, 0
         self._standing: dict[str, Flag] = {}  # by path
@@ -101,6 +116,10 @@ class Collector:
         self._last_trouble = ""
         self._told_blind: set[str] = set()
         self._host_seen = (self._started, NOT_OBSERVED)
+        self._calendar = Calendar(config.maintenance, config.home / "maintenance.json")
+        self._windows: list[Window] = []
+        self._suspended: list[tuple[str, bool]] = []
+        self._learned_next = self._started + _LEARNED_S
 
     def run(self, seconds: float | None = None) -> int:
         """Collect until Ctrl-C, SIGTERM or `seconds` have passed; returns the exit status.
@@ -141,6 +160,7 @@ class Collector:
         self._issues = stack.enter_context(IssueFiler(home / "issues"))
         self._engine = stack.enter_context(Engine(config))
         self._engine.attach_control(str(config.control / "epoch"))
+        self._take_up_learned()
         self._open_sockets(stack)
         recovered = self._control.recover()
         self._adopt_flags(recovered=True)
@@ -148,6 +168,25 @@ class Collector:
         self._look_at_control()
         self._control.heartbeat()
         self._engine.start()
+
+    def _take_up_learned(self) -> None:
+        """Go on from what was learned before a restart; what cannot be read is told, and learned afresh."""
+        try:
+            self._calendar.read()
+        except UsageError as error:
+            self._trouble(error)
+        path = self._config.home / "learned.bin"
+        try:
+            self._engine.learn_from(path.read_bytes())
+        except FileNotFoundError:
+            return
+        except (UsageError, OSError) as error:
+            self._trouble(UsageError(f"{path}: {error}"))
+
+    def _keep_learned(self) -> None:
+        """Hand what was learned to the disk thread, which replaces the file whole."""
+        state, path = self._engine.learned(), self._config.home / "learned.bin"
+        self._on_disk(lambda: _replace(path, state))
 
     def _open_sockets(self, stack: ExitStack) -> None:
         config, home = self._config, self._config.home
@@ -263,6 +302,7 @@ class Collector:
                 deadline = min(deadline, until)
             self._turn(max(0.0, deadline - time.monotonic()))
         self._say_status()
+        self._keep_learned()
         return 0
 
     def _turn(self, wait_s: float) -> None:
@@ -325,13 +365,34 @@ class Collector:
             self._http_rejected = self._http.rejected
             words = self._http.quarantine()
             self._on_disk(lambda: _keep_sample(self._config.home / "quarantine" / "rejected_http.ndjson", words))
+        self._renew_windows()
         found = self._engine.step()
         if found:
             self._handle(found, self._engine.decisions())
+        if (now := time.monotonic()) >= self._learned_next:
+            self._learned_next = now + _LEARNED_S
+            self._keep_learned()
         self._metrics.publish(self._engine, self._numbers)
         for session in self._sessions.orphaned():
             self._writer.put("session_orphaned", {"session": session.request.session, "pid": session.request.pid})
             self._release(session.request.session)
+
+    def _renew_windows(self) -> None:
+        """Open and close maintenance windows when their time has come, and say so."""
+        windows = self._calendar.open_at(time.time_ns())
+        if windows == self._windows:
+            return
+        before, self._windows = {w.name: w for w in self._windows}, windows
+        for window in windows:
+            if window.name not in before:
+                self._writer.put("maintenance_began", msgspec.structs.asdict(window), actor=window.actor or _ACTOR)
+                self._say(f"{window.kind} {printable(window.name)} begins: {', '.join(map(printable, window.series))}")
+        for name in before.keys() - {w.name for w in windows}:
+            self._writer.put("maintenance_ended", {"name": name})
+            self._say(f"{before[name].kind} {printable(name)} has ended")
+        if (wanted := suspensions(windows)) != self._suspended:
+            self._suspended = wanted
+            self._engine.suspend(wanted)
 
     def _beat(self) -> None:
         self._control.heartbeat()
@@ -390,6 +451,7 @@ class Collector:
         for anomaly in found:
             incident = self._book.add(anomaly)
             touched[incident.key] = of_anomaly[anomaly.id] = incident
+        self._count_criteria(found, decided)
         by_id = {anomaly.id: anomaly for anomaly in found}
         for decision in decided:
             acted = self._stop(decision, by_id[decision.anomaly], of_anomaly[decision.anomaly])
@@ -401,6 +463,15 @@ class Collector:
         for incident in touched.values():
             self._publish(incident)
             self._file_issue(incident)
+
+    def _count_criteria(self, found: list[Anomaly], decided: list[Decision]) -> None:
+        for anomaly in found:
+            if anomaly.criterion:
+                counted = self._fired.setdefault(anomaly.criterion, {"fired": 0, "stops": 0, "last_ts": 0})
+                counted["fired"] += 1
+                counted["last_ts"] = max(counted["last_ts"], anomaly.ts)
+        for decision in decided:
+            self._fired[decision.criterion]["stops"] += 1
 
     def _stop(self, decision: Decision, anomaly: Anomaly, incident: Incident) -> Incident:
         """Set the flag of a decision; disk work and journal follow on other threads."""
@@ -534,14 +605,38 @@ class Collector:
                 return self._status()
             case "incidents":
                 return {"incidents": msgspec.to_builtins(self._book.open())}
+            case "criteria":
+                return {"criteria": self._criteria()}
             case "budget":
                 return {"budget": explain.budget(self._engine.budget())}
             case "ack":
                 return self._acknowledge(str(request["key"]), bool(request["true_alarm"]), str(request["actor"]))
+            case "maintenance":
+                return self._maintain(msgspec.convert(_without_verb(request), MaintenanceRequest))
         raise UsageError(
-            "command: expected ping, register, finished, status, incidents, budget or ack, "
+            "command: expected ping, register, finished, status, incidents, criteria, budget, ack or maintenance, "
             f"found {request.get('verb')!r}"
         )
+
+    def _maintain(self, request: MaintenanceRequest) -> dict[str, Any]:
+        """Begin, end or list maintenance windows and deployments."""
+        now = time.time_ns()
+        if request.begin is not None:
+            self._calendar.begin(
+                request.begin,
+                request.series,
+                request.seconds,
+                now=now,
+                name=request.name,
+                reason=request.reason,
+                actor=request.actor,
+            )
+        elif request.end:
+            self._calendar.end(request.end, now=now)
+        if request.begin is not None or request.end:
+            self._on_disk(self._calendar.save)
+            self._renew_windows()
+        return {"windows": msgspec.to_builtins(self._windows), "suspended": self._engine.suspended()}
 
     def _acknowledge(self, key: str, true_alarm: bool, actor: str) -> dict[str, Any]:
         """A person judges an open incident: its series' alarms count against the budget, or no longer do."""
@@ -586,6 +681,15 @@ class Collector:
 
     # --- status ------------------------------------------------------------------------------------------------------
 
+    def _criteria(self) -> dict[str, Any]:
+        """What became of the criteria since the start, and what they have to go by."""
+        sources = self._engine.statistics()["event_sources"]
+        return {
+            "fired": self._fired,
+            "session_caps": sum(session.request.cap_nusd > 0 for session in self._sessions),
+            "event_types": sorted({name for source in sources for name in source["types"]}),
+        }
+
     def _say_status(self) -> None:
         counted = self._engine.statistics()
         self._tell_blind_spots(counted["sources_read"])
@@ -613,6 +717,8 @@ class Collector:
             f"incidents {len(self._book)}",
             f"flags {printable(flags, 120)}",
         ]
+        if self._windows:
+            parts.append(printable(window_words(self._windows, self._engine.suspended()), 160))
         return " | ".join(parts)
 
     def _host_words(self, latest: Latest) -> str:
@@ -644,6 +750,7 @@ class Collector:
             "argus_journal_shed_decisions_total": written.shed_decisions,
             "argus_journal_shed_samples_total": written.shed_samples,
             "argus_journal_written_total": written.written,
+            "argus_series_suspended": self._engine.suspended(),
             "argus_sessions": len(self._sessions),
         }
         if self._publisher is not None:
@@ -679,7 +786,19 @@ class Collector:
             "flags": [f"{f.kind} {f.scope}" for f in self._standing.values()],
             "incidents": len(self._book),
             "sessions": [s.request.session for s in self._sessions],
+            "maintenance": window_words(self._windows, self._engine.suspended()),
+            "criteria": self._fired,
         }
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Replace a file whole and durably."""
+    fresh = path.with_suffix(".tmp")
+    with fresh.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
 
 
 def _keep_sample(path: Path, sample: list[dict[str, Any]]) -> None:

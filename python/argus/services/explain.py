@@ -4,30 +4,110 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from argus.engine.core import AlarmBudget, EngineOptions, HasEngineOptions, catalog
 
 
-def criteria(config: EngineOptions | HasEngineOptions) -> list[dict[str, Any]]:
-    """Every criterion: name, severity, the stop it asks for, whether it is on, and its values beside their defaults."""
+class Need(NamedTuple):
+    """What a criterion must have to speak: auditors that state its facts, events they read, and what must be set."""
+
+    auditors: tuple[str, ...]
+    events: tuple[tuple[str, ...], ...]  # one of each group
+    words: str
+    capped: bool = False
+    option: str = ""  # must be above 0
+
+
+_CALLS: Final = ("tool_called", "tool_returned")
+_SPEND: Final = ("token_cost_logged", "budget_reserved", "budget_settled")
+_TASK_ENDS: Final = ("task_completed", "task_failed", "task_cancelled")
+
+NEEDS: Final[Mapping[str, Need]] = {
+    "C1": Need(("budget",), (_SPEND,), "a cap, and events that tell spend", capped=True),
+    "C2": Need(("loop",), (_CALLS,), "tool calls with args_hash and result_hash; a duration, or events that tell spend"),
+    "C4": Need(("cost",), (("token_cost_logged", "model_returned"),), "costs of model calls with their tokens"),
+    "W1": Need(("budget", "forecast"), (_SPEND,), "a cap, and events that tell spend", capped=True),
+    "W2": Need(("cost",), (("token_cost_logged", "model_returned"),), "costs of model calls with their tokens"),
+    "W3": Need(("loop",), (_CALLS,), "tool calls with args_hash and result_hash; a duration, or events that tell spend"),
+    "W4": Need(("outcome",), (_TASK_ENDS,), "ends of tasks with ok, at least 46 of an agent or tenant"),
+    "W5": Need(("causal",), (), "any events; losses and repeats are seen by seq and id, orders by starts and ends"),
+    "W8": Need(("hijack",), (("user_message", "task_started"), _CALLS), "requests as text or words; chance above 0",
+               option="chance"),
+}  # fmt: skip
+"""By criterion; one that is not listed is held to need nothing."""
+
+
+def criteria(
+    config: EngineOptions | HasEngineOptions,
+    *,
+    given: Mapping[tuple[str, ...], int] | None = None,
+    live: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Every criterion as it stands here.
+
+    Parameters
+    ----------
+    given : line of every key that the configuration file sets (argus.config.locate); None = no file
+    live : `criteria` of the running collector; None = none runs
+
+    Returns
+    -------
+    list of dict: name, severity, the stop it asks for, enabled, values beside defaults with their source, `needs` in
+    words, `lacks` (what of it is missing here, [] = nothing known to be), and `since_start` of the collector or None
+    """
     options = config if isinstance(config, EngineOptions) else config.engine_options()
+    lines = given or {}
     rows = []
     for described in catalog()["criteria"]:
-        given = options.criteria.get(described["name"], {})
+        name = described["name"]
+        values = options.criteria.get(name, {})
+        explained = []
+        for option in described["options"]:
+            line = lines.get(("criteria", name, option["name"]))
+            value = values.get(option["name"], option["default"])
+            changed = line is None and value != option["default"]
+            source = f"line {line}" if line is not None else "caller" if changed else "default"
+            explained.append({**option, "value": value, "source": source})
         rows.append(
             {
-                "name": described["name"],
+                "name": name,
                 "severity": described["severity"],
                 "stop": "hard_kill" if described["severity"] == "critical" else "write_lockdown",
-                "enabled": described["name"] not in options.disabled,
+                "enabled": name not in options.disabled,
                 "documentation": described["documentation"],
-                "options": [{**o, "value": given.get(o["name"], o["default"])} for o in described["options"]],
+                "options": explained,
+                "needs": NEEDS[name].words if name in NEEDS else "",
+                "lacks": _lacks(name, options, explained, live),
+                "since_start": None
+                if live is None
+                else live["fired"].get(name, {"fired": 0, "stops": 0, "last_ts": 0}),
             }
         )
     return rows
+
+
+def _lacks(
+    name: str, options: EngineOptions, explained: list[dict[str, Any]], live: Mapping[str, Any] | None
+) -> list[str]:
+    """What a criterion lacks here, as far as configuration and collector tell."""
+    need = NEEDS.get(name)
+    if need is None:
+        return []
+    lacks = []
+    if all(auditor in options.disabled for auditor in need.auditors):
+        lacks.append(f"auditor {' or '.join(need.auditors)}: off in the configuration")
+    if need.capped and not options.caps_nusd and not (live and live["session_caps"]):
+        lacks.append("a cap: none in [budgets], and none of a session")
+    if any(option["name"] == need.option and option["value"] <= 0 for option in explained):
+        lacks.append(f"{need.option}: is 0, so it never holds")
+    if live is not None:
+        seen = set(live["event_types"])
+        lacks += [f"events: no {' or '.join(group)} since the start" for group in need.events if not seen & set(group)]
+    return lacks
 
 
 def render_criteria(rows: list[dict[str, Any]]) -> str:
@@ -38,9 +118,22 @@ def render_criteria(rows: list[dict[str, Any]]) -> str:
         lines.append(f"{row['name']}  {row['severity']} → {row['stop']}.flag  [{state}]  {row['documentation']}")
         for o in row["options"]:
             changed = "" if o["value"] == o["default"] else f"  (default {o['default']:g})"
+            source = "" if o["source"] == "default" else f"  [{o['source']}]"
             unit = "" if o["unit"] == "1" else f" {o['unit']}"
-            lines.append(f"      {o['name']} = {o['value']:g}{unit}{changed}  {o['documentation']}")
+            lines.append(f"      {o['name']} = {o['value']:g}{unit}{changed}{source}  {o['documentation']}")
+        if row["needs"]:
+            lines.append(f"      needs {row['needs']}: {'; '.join(row['lacks']) or 'nothing is known to lack'}")
+        lines.append(f"      {_since_start(row['since_start'])}")
     return "\n".join(lines)
+
+
+def _since_start(counted: Mapping[str, int] | None) -> str:
+    if counted is None:
+        return "held: not known, no collector runs here"
+    if not counted["fired"]:
+        return "held: never since the collector's start"
+    when = datetime.fromtimestamp(counted["last_ts"] / 1e9, UTC).isoformat(timespec="seconds")
+    return f"held: {counted['fired']} times since the collector's start, {counted['stops']} stops, last {when}"
 
 
 def budget(kept: AlarmBudget) -> dict[str, Any]:

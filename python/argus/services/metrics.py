@@ -44,6 +44,7 @@ LEVELS: Final = {
     "argus_incidents_open": "Incidents that are open.",
     "argus_journal_lag_max_seconds": "Longest time from a record to its being on disk.",
     "argus_journal_queued": "Records that wait for the disk.",
+    "argus_series_suspended": "Series under maintenance or in a deployment: not judged, not learned from.",
     "argus_sessions": "Sessions that are registered.",
     "process_resident_memory_bytes": "Memory of the collector.",
     "process_start_time_seconds": "Unix time at which the collector started.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from argus.engine.detection import STRANGE_ENTITY_BITS
-from argus.schema import Anomaly, Severity
+from argus.schema import Anomaly, Severity, Stop
+from argus.services.shadow import ShadowReport, Spared
 
 if TYPE_CHECKING:
     from argus.record.verify import VerifyReport
@@ -102,6 +104,8 @@ def render_status(reply: Mapping[str, Any]) -> str:
         f"host    {reply['host_line']}; {reply['series']} series, {reply['processes']} processes",
     ]
     lines.append(f"        {entity_words(reply['entity'])}")
+    if reply["maintenance"]:
+        lines.append(f"        {printable(reply['maintenance'], 300)}")
     for source in reply["sources_read"]:
         trouble = f"  {printable(source['error'])}" if source["error"] else ""
         lines.append(
@@ -140,28 +144,139 @@ def render_incidents(rows: Sequence[Mapping[str, Any]]) -> str:
             f"  {row['cause']}  x{row['count']}  {row['state']}"
         )
         lines.append(f"         {printable(row['message'], 300)}")
+        lines += [f"         see: {command}"] if (command := show_command(row["anomalies"])) else []
         lines += [f"         {h['posterior']:.0%} {h['cause']}" for h in row["hypotheses"]]
         lines += [f"         did: {printable(action)}" for action in row["actions"]]
     return "\n".join(lines)
 
 
-def render_replay(report: ReplayReport, *, limit: int) -> str:
-    """A replay's account: what was found by kind, what would have been stopped, the first anomalies."""
+def usd(nusd: int) -> str:
+    """Nano-USD as USD, exactly: no digit is lost or made up."""
+    whole, part = divmod(abs(nusd), 10**9)
+    return f"{'-' if nusd < 0 else ''}{whole:,}.{part:09d}"
+
+
+def span(ns: int) -> str:
+    """A duration in two units: 1h05m, 12m03s, 4.2s."""
+    seconds = ns / 1e9
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def show_command(names: Sequence[str], log: str = "") -> str:
+    """The command that shows the first three of these events or anomalies, safe to paste; "" = names nothing."""
+    told = [shlex.quote(name) for name in names[:3] if name.isprintable() and not name.startswith("-")]
+    source = f"--log {shlex.quote(log)} " if log and log.isprintable() else ""
+    return f"argus show {source}{' '.join(told)}" if told else ""
+
+
+def render_replay(report: ReplayReport, *, limit: int, log: str = "") -> str:
+    """A replay's account: what was found by kind, what would have been stopped and spared, the first anomalies.
+
+    log : file it was read from, for the commands that show events of it
+    """
     rejected = ", ".join(f"{reason} {count}" for reason, count in sorted(report.rejected.items())) or "none"
     lines = [f"{report.events} events judged; rejected: {rejected}"]
     kinds = Counter((str(a.severity), a.series) for a in report.anomalies)
     lines.append(f"{len(report.anomalies)} anomalies in {len(report.incidents)} incidents")
     lines += [f"  {count:6} {severity:8} {printable(series, 80)}" for (severity, series), count in kinds.most_common()]
     lines.append(f"{len(report.stops)} stops that would have been made")
-    for stop in report.stops[:limit]:
-        when = datetime.fromtimestamp(stop.ts / 1e9, UTC).isoformat(timespec="milliseconds")
-        lines.append(
-            f"  {when} {stop.kind} {stop.criterion} [{printable(str(stop.scope), 60)}] {printable(stop.reason, 200)}"
-        )
+    if report.shadow is not None:
+        lines += _stops_with_account(report, report.shadow, limit)
+        lines += ["", *_rules(report.shadow), ""]
+    else:
+        lines += [_stop_line(stop) for stop in report.stops[:limit]]
     if report.anomalies:
         lines.append(f"first {min(limit, len(report.anomalies))} anomalies:")
-        lines += ["  " + anomaly_line(a) for a in report.anomalies[:limit]]
+        for anomaly in report.anomalies[:limit]:
+            lines.append("  " + anomaly_line(anomaly))
+            if log:
+                lines.append("      " + show_command(anomaly.evidence, log))
     return "\n".join(lines)
+
+
+def _stop_line(stop: Stop) -> str:
+    when = datetime.fromtimestamp(stop.ts / 1e9, UTC).isoformat(timespec="milliseconds")
+    scope = printable(str(stop.scope), 60)
+    return f"  {when} {stop.kind} {stop.criterion} [{scope}] {printable(stop.reason, 200)}"
+
+
+def _stops_with_account(report: ReplayReport, shadow: ShadowReport, limit: int) -> list[str]:
+    lines = []
+    for stop, account in zip(report.stops[:limit], shadow.stops, strict=False):
+        cut = f", cut {account.cut} sessions" if account.cut > 1 else ""
+        good = f" ({account.cut_good} good)" if account.cut_good and account.cut > 1 else ""
+        judged = "" if account.verdict == "unknown" else f"; {account.verdict.upper()}"
+        lines += [_stop_line(stop), f"      then came {_spared(account.after)}{cut}{good}{judged}"]
+    if len(report.stops) > limit:
+        lines.append(f"  and {len(report.stops) - limit} more: see --limit, or --json")
+    return lines
+
+
+def _spared(after: Spared) -> str:
+    known = "" if after.metered_nusd == after.upper_nusd else f" at most ({usd(after.metered_nusd)} metered)"
+    tokens = after.input_tokens + after.output_tokens
+    return (
+        f"{usd(after.upper_nusd)} USD{known}, {tokens:,} tokens, {after.model_calls:,} model and {after.tool_calls:,} "
+        f"tool calls, {after.writes:,} writes in {span(after.wall_ns)}"
+    )
+
+
+def _rules(shadow: ShadowReport) -> list[str]:
+    """The table of rules, and what their stops add up to; it is exact, so columns sum to the last digit."""
+    head = ("rule", "asks for", "fired", "scopes", "stops", "false", "right", "spared USD", "tokens", "calls", "writes")
+    rows = [head]
+    for rule in shadow.rules:
+        if rule.fired == 0:
+            continue
+        known = shadow.truth != ""
+        judged = rule.stops_by_verdict if rule.stop else rule.fired_by_verdict
+        rows.append(
+            (
+                rule.criterion,
+                rule.stop or "nothing",
+                f"{rule.fired:,}",
+                f"{rule.scopes:,}",
+                f"{rule.stops:,}",
+                f"{judged['false']:,}" if known else "-",
+                f"{judged['right']:,}" if known else "-",
+                *_amounts(rule.after),
+            )
+        )
+    both = Spared()
+    both.add(shadow.after_kills)
+    both.add(shadow.after_lockdowns)
+    rows.append(("total", "", "", "", f"{len(shadow.stops):,}", "", "", *_amounts(both)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = ["  ".join(_cell(cell, width, i) for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
+             for row in rows]  # fmt: skip
+    silent = [rule.criterion + ("" if rule.enabled else " (off)") for rule in shadow.rules if not rule.fired]
+    lines.append("never held: " + (", ".join(name for name in silent if name != "info") or "none"))
+    lines.append(f"kills spare     {_spared(shadow.after_kills)}")
+    lines.append(
+        f"lockdowns spare {_spared(shadow.after_lockdowns)}, from agents that ask their guard before each call"
+    )
+    lines.append(f"the whole log   {_spared(shadow.spent)}")
+    lines.append(f"verdicts        {printable(shadow.truth) or 'none: no label, and no task that succeeded'}")
+    if shadow.told_after:
+        told = ", ".join(f"{printable(series, 40)} {count}" for series, count in list(shadow.told_after.items())[:6])
+        lines.append(f"of stopped scopes, not counted again: {told}")
+    return lines
+
+
+def _amounts(after: Spared) -> tuple[str, str, str, str]:
+    return (
+        usd(after.upper_nusd),
+        f"{after.input_tokens + after.output_tokens:,}",
+        f"{after.model_calls + after.tool_calls:,}",
+        f"{after.writes:,}",
+    )
+
+
+def _cell(text: str, width: int, column: int) -> str:
+    return text.ljust(width) if column < 2 else text.rjust(width)
 
 
 def render_verify(report: VerifyReport) -> str:

@@ -283,6 +283,54 @@ TEST_CASE("bank: a lasting new level is spoken once, accepted, and scores low ag
     CHECK(loudest < 25.0F);
 }
 
+TEST_CASE("bank: a new normal that was announced is not spoken of, and its neighbour's is") {
+    const std::size_t rows = 600;
+    std::mt19937 engine(3);
+    std::normal_distribution<double> normal;
+    Bank bank(2, {});
+    std::vector<std::uint32_t> spoken;
+    float strangest = 0.0F;
+    const std::vector<Nanos> times = clock_of(rows);
+    for (std::size_t r = 0; r < rows; ++r) {
+        const double level = r < 400 ? 0.0 : 60.0;
+        const std::array<double, 2> row{level + normal(engine), level + normal(engine)};
+        if (r == 400) {
+            const std::uint32_t announced = 0;
+            bank.learn_anew({&announced, 1});
+        }
+        bank.step(row, times[r], times[r]);
+        for (const Utterance& said : bank.spoken()) spoken.push_back(said.slot);
+        if (r > 401) strangest = std::max(strangest, bank.alarm_bits()[0]);
+        if (r == 401) CHECK(std::abs(bank.expected()[0] - 60.0) < 4.0);
+    }
+    CHECK(std::count(spoken.begin(), spoken.end(), 0U) == 0);
+    CHECK(std::count(spoken.begin(), spoken.end(), 1U) >= 1);
+    CHECK(strangest == 0.0F);
+}
+
+TEST_CASE("bank: an announced new normal waits for the next value, also through a restart") {
+    Bank bank(1, {}), again(1, {});
+    const std::vector<Nanos> times = clock_of(400);
+    const auto step = [&](Bank& of, std::size_t r, double value) { of.step({&value, 1}, times[r], times[r]); };
+    for (std::size_t r = 0; r < 300; ++r) step(bank, r, static_cast<double>(r % 7));
+    const std::uint32_t slot = 0;
+    bank.learn_anew({&slot, 1});
+    step(bank, 300, kNan);
+    argus::Writer writer(1, 1);
+    bank.save(writer);
+    const auto state = writer.finish();
+    argus::Reader reader(state, 1, 1);
+    again.load(reader);
+    for (Bank* of : {&bank, &again}) {
+        step(*of, 301, 1000.0);
+        step(*of, 302, 1000.0);
+        CHECK(of->expected()[0] == doctest::Approx(1000.0));
+        step(*of, 303, 2000.0);
+        step(*of, 304, 2000.0);
+        CHECK(of->expected()[0] < 1500.0);
+    }
+}
+
 TEST_CASE("bank: the budget changes who speaks, never the bits or the alarm bits") {
     constexpr std::size_t kSeries = 30;
     const auto values = world(1500, kSeries, 9);

@@ -466,6 +466,57 @@ TEST_CASE("engine: what was learned of a series does not pass to another that op
     CHECK(second.bank().bits()[moved] == 0.0F);
 }
 
+TEST_CASE("engine: what was learned of series goes on without the event plane; damaged it changes nothing") {
+    const Tree tree("6.18");
+    EngineOptions options = fixture(tree);
+    Engine first(options);
+    std::vector<Anomaly> out;
+    for (int i = 0; i < 4; ++i) {
+        until_due();
+        first.step(kStart + i * kSecond, out);
+    }
+    (void)give(first, spending(1, 5 * kUsd, "mine"), out);
+    const auto learned = first.learned();
+    Engine second(options);
+    second.learn_from(learned);
+    CHECK(second.learned() == learned);
+    CHECK(second.events().spend(ScopeKind::session, "", "mine").metered == 0);
+    auto flipped = learned;
+    flipped[flipped.size() / 2] ^= std::byte{1};
+    CHECK_THROWS_AS(second.learn_from(flipped), CodecError);
+    CHECK_THROWS_AS(second.learn_from(first.snapshot()), CodecError);
+    CHECK_THROWS_AS(second.restore(learned), CodecError);
+    CHECK(second.learned() == learned);
+}
+
+TEST_CASE("engine: a suspended series is observed and kept, but neither judged nor learned from") {
+    const Tree tree("6.18");
+    EngineOptions options = fixture(tree);
+    Engine engine(options);
+    std::vector<Anomaly> out;
+    int tick = 0;
+    const auto step = [&] {
+        until_due();
+        engine.step(kStart + tick++ * kSecond, out);
+    };
+    for (int i = 0; i < 3; ++i) step();
+    const std::uint32_t slot = slot_of(engine, kMemory);
+    const double before = engine.bank().expected()[slot];
+    REQUIRE(!std::isnan(before));
+    engine.suspend({{"system.memory.*", true}});
+    CHECK(engine.suspended() > 0);
+    tree.write("proc/meminfo", "MemTotal: 9000000 kB\nMemFree: 1000 kB\nMemAvailable: 2000 kB\n");
+    for (int i = 0; i < 3; ++i) step();
+    CHECK(engine.row()[slot] == doctest::Approx(9000000.0 * 1024));
+    CHECK(engine.bank().expected()[slot] == before);
+    CHECK(engine.bank().bits()[slot] == 0.0F);
+    engine.suspend({});
+    CHECK(engine.suspended() == 0);
+    step();
+    step();
+    CHECK(engine.bank().expected()[slot] == doctest::Approx(9000000.0 * 1024));
+}
+
 TEST_CASE("engine: a state that is damaged or of other options is refused and changes nothing") {
     EngineOptions options = events_only();
     options.events.ledger.default_cap[static_cast<std::size_t>(ScopeKind::session)] = 100 * kUsd;

@@ -147,6 +147,25 @@ TEST_CASE("ledger: a reservation stands for what is not charged yet") {
     CHECK(ledger.spend(ScopeKind::session, "t", "se").reserved == 0);
 }
 
+TEST_CASE("ledger: a price holds from its day on; before the first one the upper bound does") {
+    LedgerOptions options = small();
+    options.prices = {{"new", 2, 2, 50 * kSecond}, {"std", 1, 1, 200 * kSecond}, {"std", 3, 5},
+                      {"std", 4, 4, 100 * kSecond}};
+    Ledger ledger(options);
+    const auto cost_at = [&](std::string_view model, Nanos ts) {
+        Event e = event(EventType::token_cost_logged, "1", kAbsent, ts);
+        e.model = model;
+        e.input_tokens = 10;
+        return ledger.price(e);
+    };
+    CHECK(cost_at("std", 99 * kSecond) == 30);
+    CHECK(cost_at("std", 100 * kSecond) == 40);
+    CHECK(cost_at("std", 199 * kSecond) == 40);
+    CHECK(cost_at("std", 200 * kSecond) == 10);
+    CHECK(cost_at("new", 50 * kSecond) == 20);
+    CHECK(cost_at("new", 49 * kSecond) == 10 * 15'000);
+}
+
 TEST_CASE("ledger: cost that is not known is an upper bound, priced by model, never zero") {
     Ledger ledger(small());
     Event e = money(EventType::token_cost_logged, "1", "", kAbsent);
@@ -229,4 +248,48 @@ TEST_CASE("ledger: saved and loaded it goes on alike") {
     other.tasks = 9;
     Ledger differs(other);
     CHECK_THROWS_AS(differs.load(cut), CodecError);
+}
+
+TEST_CASE("ledger: the largest recent charges of an account are named, one a call, also after a load") {
+    Ledger ledger(small());
+    const auto charge = [&](std::string_view id, std::string_view call, std::int64_t nusd) {
+        return ledger.observe(money(EventType::token_cost_logged, id, call, nusd), 0, 1)
+            .account(Actor::session);
+    };
+    (void)charge("a", "", 5);
+    (void)charge("b", "one", 9);
+    (void)charge("c", "one", 8);  // the same call: its newest charge stands for it
+    (void)charge("d", "", 7);
+    (void)charge("e", "", 1);
+    const AccountRef account = charge("last", "", 100);
+    Event elsewhere = money(EventType::token_cost_logged, "other", "", 50);
+    elsewhere.session = "another";
+    (void)ledger.observe(elsewhere, 0, 1);
+    std::vector<std::string> ids;
+    ledger.name_charges(account, "last", ids);
+    CHECK(ids == std::vector<std::string>{"c", "d", "a"});
+
+    Writer writer(1, 1);
+    ledger.save(writer);
+    const auto state = writer.finish();
+    Reader reader(state, 1, 1);
+    Ledger copy(small());
+    copy.load(reader);
+    std::vector<std::string> again;
+    copy.name_charges(account, "last", again);
+    CHECK(again == ids);
+}
+
+TEST_CASE("ledger: charges older than the ring are forgotten") {
+    Ledger ledger(small());
+    (void)ledger.observe(money(EventType::token_cost_logged, "large", "", 1000), 0, 1);
+    AccountRef account;
+    std::vector<std::string> names;
+    for (std::size_t i = 0; i < kCharges; ++i) names.push_back("n" + std::to_string(i));
+    for (const std::string& name : names) {
+        account = ledger.observe(money(EventType::token_cost_logged, name, "", 1), 0, 1).account(Actor::session);
+    }
+    std::vector<std::string> ids;
+    ledger.name_charges(account, "", ids);
+    CHECK(ids == std::vector<std::string>{"n4095", "n4094", "n4093"});
 }

@@ -31,7 +31,9 @@ namespace argus::test {
 
 namespace fs = std::filesystem;
 
-inline const fs::path kFixtures = ARGUS_FIXTURES;
+const char* fixtures_folder() noexcept;  // main.cpp
+
+inline const fs::path kFixtures = fixtures_folder();
 
 inline std::string slurp(const fs::path& path) {
     std::ifstream in(path, std::ios::binary);

@@ -1,4 +1,4 @@
-"""The entity score on recorded machines keeps the figures it is known for; bench/python/bench_entity.py has them all."""
+"""The entity score on recorded machines keeps the figures it is known for; bench/python/machines.py has them all."""
 
 from __future__ import annotations
 

@@ -189,3 +189,12 @@ def test_directory_that_others_may_change_is_refused(tmp_path: Path) -> None:
     path.chmod(0o777)
     with pytest.raises(RefusedError, match="chmod"):
         IssueFiler(path)
+
+
+def test_an_issue_tells_the_command_that_shows_what_was_found_and_takes_no_other_name_for_it(filer: IssueFiler) -> None:
+    known = ["0123456789abcdef", "fedcba9876543210"]
+    filed = filer.file(replace(INCIDENT, anomalies=[*known, "$(reboot)", "0123456789ABCDEF"]))
+    assert filed is not None
+    text = Path(filed.path).read_text()
+    assert f"argus show {' '.join(known)}  #" in text
+    assert "argus show $" not in text

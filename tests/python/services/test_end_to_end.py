@@ -11,10 +11,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgpack
 import pytest
+import zmq
 
+from argus.config import load
 from argus.record.verify import verify
+from argus.services import explain
 from argus.services.drill import drill
+from argus.services.show import show
 from argus.wire.zmq import CommandClient
 
 RUNAWAY = """
@@ -118,6 +123,34 @@ def test_a_spending_loop_is_killed_flagged_issued_and_journalled(collector: Path
     assert kept["alarms_per_day"] == 1.0
     assert kept["states"] == {"warming": sum(row["series"] for row in kept["metrics"])}
     assert kept["ratio"] is None
+
+
+def test_criteria_and_findings_of_a_running_collector_are_explained(collector: Path):
+    home = collector / "argus-data"
+    told = CommandClient(home, timeout_s=20)
+    context = zmq.Context()
+    socket = context.socket(zmq.PUSH)
+    socket.connect(f"ipc://{collector}/pull.sock")
+    for n in range(1, 25):
+        event = {"v": 1, "id": f"e{n}", "ts": time.time_ns(), "source": "s", "seq": n, "session": "run"}
+        call = {"type": "tool_called", "tool": "search", "args_hash": "a", "result_hash": "b"}
+        cost = {"type": "token_cost_logged", "model": "m", "cost_nusd": 300_000_000}
+        socket.send(msgpack.packb({**event, **(call if n % 2 else cost)}))
+    until = time.monotonic() + 40
+    while "C2" not in (live := told.request({"verb": "criteria"})["criteria"])["fired"] and time.monotonic() < until:
+        time.sleep(0.1)
+    socket.close(linger=0)
+    context.term()
+    rows = {row["name"]: row for row in explain.criteria(load(collector / "argus.toml"), live=live)}
+    assert rows["C2"]["since_start"]["fired"] == rows["C2"]["since_start"]["stops"] == 1
+    assert rows["C2"]["lacks"] == rows["W3"]["lacks"] == []
+    assert rows["C1"]["lacks"] == ["a cap: none in [budgets], and none of a session"]
+    assert any("task_completed" in lack for lack in rows["W4"]["lacks"])
+    worst = told.request({"verb": "incidents"})["incidents"][0]
+    while (shown := show(worst["anomalies"], logs=[], journal=home / "journal.db")).missing:
+        assert time.monotonic() < until, shown
+        time.sleep(0.1)
+    assert {found.kind for found in shown.found} == {"anomaly", "stop"}
 
 
 def test_a_child_that_ends_by_itself_keeps_its_exit_status(collector: Path):

@@ -67,13 +67,76 @@ def test_the_text_marks_what_differs_from_its_default_and_what_is_off(tmp_path: 
     loaded = load(tmp_path, "[criteria.W1]\nshare = 0.5\n[criteria.C2]\nenabled = false\nduration_s = 90\n")
     text = explain.render_criteria(explain.criteria(loaded))
     lines = text.split("\n")
-    assert len(lines) == sum(1 + len(c["options"]) for c in catalog()["criteria"])
+    assert len(lines) == sum(3 + len(c["options"]) for c in catalog()["criteria"])
     (w1,) = [line for line in lines if line.startswith("W1 ")]
     assert "warning → write_lockdown.flag  [on]" in w1
     assert [line[:2] for line in lines if "[OFF]" in line] == ["C2"]
     assert [line.split()[0] for line in lines if "(default " in line] == ["duration_s", "share"]
     assert any("duration_s = 90 s  (default 120)" in line for line in lines)
     assert any(line.strip().startswith("share = 0.5  (default 0.8)") for line in lines)
+
+
+# --- Needs, sources and what became of them --------------------------------------------------------------------------
+
+
+def live(**changed: object) -> dict[str, object]:
+    return {"fired": {}, "session_caps": 0, "event_types": [], **changed}
+
+
+def row_of(name: str, rows: list[dict[str, object]]) -> dict[str, object]:
+    return next(row for row in rows if row["name"] == name)
+
+
+def test_every_criterion_says_what_it_needs():
+    assert set(explain.NEEDS) == {c["name"] for c in catalog()["criteria"]}
+    auditors = {a["name"] for a in catalog()["auditors"]}
+    assert all(set(need.auditors) <= auditors for need in explain.NEEDS.values())
+    assert all(row["needs"] for row in explain.criteria(EngineOptions()))
+
+
+def test_a_value_is_told_with_the_line_that_sets_it(tmp_path: Path):
+    loaded = load(tmp_path, "[criteria.W1]\nprobability = 0.9\nshare = 0.5\n")
+    rows = explain.criteria(loaded, given=config.lines_of(tmp_path / "argus.toml"))
+    assert {o["name"]: o["source"] for o in row_of("W1", rows)["options"]} == {
+        "probability": "line 2",
+        "share": "line 3",
+    }
+    assert {o["source"] for o in row_of("C2", rows)["options"]} == {"default"}
+    assert "share = 0.5  (default 0.8)  [line 3]" in explain.render_criteria(rows)
+    handed = explain.criteria(EngineOptions(criteria={"W1": {"share": 0.5}}))
+    assert {o["name"]: o["source"] for o in row_of("W1", handed)["options"]}["share"] == "caller"
+
+
+def test_a_cap_that_is_not_there_is_named_and_one_that_is_there_suffices(tmp_path: Path):
+    bare = explain.criteria(EngineOptions())
+    capped = explain.criteria(load(tmp_path, "[budgets]\ntenant_usd = 5\n"))
+    for name in ("C1", "W1"):
+        assert row_of(name, bare)["lacks"] == ["a cap: none in [budgets], and none of a session"]
+        assert row_of(name, capped)["lacks"] == []
+    of_session = explain.criteria(EngineOptions(), live=live(session_caps=1, event_types=["token_cost_logged"]))
+    assert row_of("C1", of_session)["lacks"] == []
+    assert "needs a cap, and events that tell spend: a cap: none in [budgets]" in explain.render_criteria(bare)
+
+
+def test_events_auditors_and_options_that_lack_are_named():
+    rows = explain.criteria(EngineOptions(disabled=frozenset({"loop"})), live=live(event_types=["tool_called"]))
+    assert row_of("C2", rows)["lacks"] == ["auditor loop: off in the configuration"]
+    assert row_of("W2", rows)["lacks"] == ["events: no token_cost_logged or model_returned since the start"]
+    assert row_of("W5", rows)["lacks"] == []
+    assert "chance: is 0, so it never holds" in row_of("W8", rows)["lacks"]
+    spoken = explain.criteria(EngineOptions(criteria={"W8": {"chance": 0.01}}))
+    assert row_of("W8", spoken)["lacks"] == []
+    assert row_of("W1", explain.criteria(EngineOptions(disabled=frozenset({"budget"}))))["lacks"][0].startswith("a cap")
+
+
+def test_what_became_of_a_criterion_is_told_only_by_a_collector():
+    counted = {"fired": 3, "stops": 2, "last_ts": T0}
+    rows = explain.criteria(EngineOptions(), live=live(fired={"C1": counted}))
+    assert row_of("C1", rows)["since_start"] == counted
+    text = explain.render_criteria(rows)
+    assert "held: 3 times since the collector's start, 2 stops, last 2025-10-09T" in text
+    assert text.count("held: never since the collector's start") == len(rows) - 1
+    assert explain.render_criteria(explain.criteria(EngineOptions())).count("no collector runs here") == len(rows)
 
 
 def kept(**changed: object) -> AlarmBudget:

@@ -71,6 +71,7 @@ def reply(**fields: Any) -> dict[str, Any]:
             "host_line": status.host_line(latest.names, latest.values),
             "processes": 4,
             "entity": {"bits": 0.0, "drivers": [], "shares": []},
+            "maintenance": "",
             "accepted": 7,
             "rejected_total": 2,
             "shed": 0,
@@ -141,7 +142,7 @@ def test_status_and_incidents_keep_their_lines_whatever_the_names(name: str):
     book.acted(book.open()[0].key, name)
     lines = status.render_incidents(msgspec.to_builtins(book.open())).split("\n")
     assert all(line.isprintable() for line in lines)
-    assert len(lines) == 2 + len(book.open()[0].hypotheses) + 1
+    assert len(lines) == 3 + len(book.open()[0].hypotheses) + 1
     assert max(map(len, lines)) < 400
 
 
@@ -306,7 +307,9 @@ def test_incidents_tell_severity_scope_causes_and_deeds():
     incident = book.add(anomaly())
     book.acted(incident.key, "hard_kill.flag set")
     rendered = status.render_incidents(msgspec.to_builtins(book.open()))
-    assert rendered.startswith(f"CRITICAL {incident.key}  session:run  runaway  x1  open\n         said\n")
+    assert rendered.startswith(
+        f"CRITICAL {incident.key}  session:run  runaway  x1  open\n         said\n         see: argus show a\n"
+    )
     assert rendered.endswith("         did: hard_kill.flag set")
     for hypothesis in incident.hypotheses:
         assert f"{hypothesis.posterior:.0%} {hypothesis.cause}" in rendered

@@ -1,0 +1,13 @@
+"""The entity score on the Server Machine Dataset, a row a minute; see machines.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from machines import scoreboard
+
+
+def figures() -> Iterator[dict[str, Any]]:
+    """What bench/run.py asks for; nothing without data."""
+    yield from scoreboard("smd")
