@@ -8,6 +8,7 @@ PYBIND11_MODULE(_core, m) {
     argus::bindings::register_host(m);
     argus::bindings::register_detect(m);
     argus::bindings::register_events(m);
+    argus::bindings::register_otlp(m);
     argus::bindings::register_control(m);
     argus::bindings::register_engine(m);
     argus::bindings::register_exposition(m);

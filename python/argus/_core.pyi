@@ -25,10 +25,12 @@ __all__: list[str] = [
     "EventPlane",
     "Exposition",
     "Host",
+    "OtlpDecoder",
     "Processes",
     "catalog",
     "decode_events",
     "instruction_set",
+    "otlp_fate",
 ]
 
 class Host:
@@ -376,3 +378,19 @@ REJECT_REASONS: tuple[typing.Any, ...] = (
     "unsupported_version",
     "forged_scope",
 )
+
+def otlp_fate(attribute: str) -> str:
+    """
+    What becomes of an attribute: the key it fills, "attrs", "content", or "" when no table names it.
+    """
+
+class OtlpDecoder:
+    """
+    OTLP bodies as msgpack frames of schema v1.
+    """
+
+    def __init__(self, *, tenant_attribute: str, tolerance_ns: int) -> None: ...
+    def map(self, body: bytes, *, logs: bool, binary: bool) -> dict[str, typing.Any]:
+        """
+        Frames of one request and what was left out; `failure` is (reason, words), empty when it is one.
+        """

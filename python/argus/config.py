@@ -239,6 +239,9 @@ class OtlpInlet(Struct, frozen=True, kw_only=True):
 
     enabled: Annotated[bool, Meta(description="Whether it listens.")] = False
     endpoint: Annotated[str, _text("Address that it listens on.", "address")] = "127.0.0.1:4318"
+    grpc_endpoint: Annotated[
+        str, _text("Address for OTLP over gRPC beside it, with the extra otlp-grpc; empty = closed.", "address")
+    ] = ""
     allow_remote: Annotated[
         bool, Meta(description="Whether the address may be one that other machines reach: all of them can send then.")
     ] = False
@@ -254,6 +257,12 @@ class Inlets(Struct, frozen=True, kw_only=True):
     sub: Annotated[list[str], _text("PUB sockets of agents that Argus connects to.", "endpoints")] = msgspec.field(
         default_factory=lambda: ["tcp://127.0.0.1:6161"]
     )
+    sub_topics: Annotated[
+        list[str], _text("Beginnings of the topics taken from those PUB sockets; empty = all.", "texts")
+    ] = []
+    sub_allow_remote: Annotated[
+        bool, Meta(description="Whether they may be on other machines: whoever publishes there can forge events.")
+    ] = False
     ipc: Annotated[
         str, _text("PULL socket for this machine; default: events.sock in the state's home.", "endpoint")
     ] = "ipc://argus-data/events.sock"
@@ -960,6 +969,7 @@ def _check_together(parts: dict[str, Any], problems: _Problems) -> None:
         (("outlets", "zmq", "endpoint"), zmq.endpoint),
         (("outlets", "zmq", "replay_endpoint"), zmq.replay_endpoint),
         (("inlets", "otlp", "endpoint"), otlp.endpoint and otlp.enabled and f"tcp://{otlp.endpoint}"),
+        (("inlets", "otlp", "grpc_endpoint"), otlp.grpc_endpoint and otlp.enabled and f"tcp://{otlp.grpc_endpoint}"),
         (("outlets", "prometheus", "endpoint"), web.endpoint and web.enabled and f"tcp://{web.endpoint}"),
     ):
         if endpoint and endpoint in used:

@@ -205,7 +205,16 @@ class Collector:
             Metrics(config.outlets.prometheus, tick_s=config.engine.tick_ms / 1000, say=self._say)
         )
         pull = tuple(endpoint for endpoint in (config.inlets.pull, config.inlets.ipc) if endpoint)
-        self._inlet = stack.enter_context(EventInlet(pull, tuple(config.inlets.sub), context=context))
+        inlets = config.inlets
+        self._inlet = stack.enter_context(
+            EventInlet(
+                pull,
+                tuple(inlets.sub),
+                topics=inlets.sub_topics,
+                allow_remote=inlets.sub_allow_remote,
+                context=context,
+            )
+        )
         self._sessions = Sessions(self._engine, self._inlet, home / "sessions")
         stack.callback(self._sessions.close)
         self._http = self._open_http(stack)
@@ -232,7 +241,21 @@ class Collector:
             return None
         if not inlet.local:
             self._say(f"argus: WARNING: http://{inlet.endpoint} takes events from other machines, whoever they are")
-        return stack.enter_context(inlet)
+        stack.enter_context(inlet)
+        if settings.grpc_endpoint:
+            self._open_grpc(stack, inlet)
+        return inlet
+
+    def _open_grpc(self, stack: ExitStack, inlet: HttpInlet) -> None:
+        """OTLP over gRPC into the same inlet; where it cannot listen, that is told, and HTTP goes on."""
+        from argus.wire.grpc_inlet import GrpcInlet
+
+        settings = self._config.inlets.otlp
+        try:
+            grpc = stack.enter_context(GrpcInlet(settings.grpc_endpoint, inlet, allow_remote=settings.allow_remote))
+            self._say(f"argus: OTLP over gRPC on {grpc.endpoint}")
+        except ArgusError as error:
+            self._say(f"argus: {error}; the collector goes on")
 
     def _renew_poller(self) -> None:
         self._poller = zmq.Poller()

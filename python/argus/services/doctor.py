@@ -364,15 +364,11 @@ def _inlets(config: Config) -> Iterator[Finding]:
                 "inlet jsonl", f"{_printable(name)} cannot be read", "create it, or let the collector read it"
             )
     if inlets.otlp.enabled:
-        yield _otlp_protobuf()
+        yield _ok("inlet otlp", "takes JSON and protobuf")
+        if inlets.otlp.grpc_endpoint and importlib.util.find_spec("grpc") is None:
+            yield _missing("inlet otlp grpc", "grpcio is not installed", "install argus-auditor[otlp-grpc]")
     if not (inlets.pull or inlets.ipc or inlets.sub or inlets.jsonl or inlets.stdin or inlets.otlp.enabled):
         yield _missing("inlets", "all closed: no agent is audited", "set inlets.pull or inlets.ipc")
-
-
-def _otlp_protobuf() -> Finding:
-    if importlib.util.find_spec("opentelemetry") and importlib.util.find_spec("opentelemetry.proto"):
-        return _ok("inlet otlp", "takes JSON and protobuf")
-    return _partial("inlet otlp", "takes JSON only", "install argus-auditor[otlp] for protobuf")
 
 
 def _outlets(config: Config) -> Iterator[Finding]:

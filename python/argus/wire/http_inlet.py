@@ -25,9 +25,9 @@ from hashlib import blake2b
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, NamedTuple, Self
 
-from argus.errors import RefusedError, UnreachableError, UsageError
-from argus.wire.genai import MappingError
-from argus.wire.otlp import Mapped, Mapper, protobuf
+from argus.errors import RefusedError, UnreachableError
+from argus.wire.cloud_events import cloud_events
+from argus.wire.otlp import Mapped, Mapper, MappingError, binary_answer, binary_status
 from argus.wire.prometheus import is_loopback, split_address
 
 BODY_BYTES_MAX: Final = 4 << 20
@@ -41,17 +41,17 @@ _BLOCK: Final = 1 << 16
 _BODIES_KEPT, _SOURCES_MAX, _SAMPLES_MAX = 512, 1024, 64
 _WHERE: Final = "wire.http_inlet.HttpInlet"
 _JSON: Final = "application/json"
-_PROTOBUF: Final = "application/x-protobuf"
+PROTOBUF: Final = "application/x-protobuf"
 _CLOUD: Final = "application/cloudevents+json"
 _CLOUD_BATCH: Final = "application/cloudevents-batch+json"
 _PATHS: Final = {
-    "/v1/traces": (_JSON, _PROTOBUF),
-    "/v1/logs": (_JSON, _PROTOBUF),
+    "/v1/traces": (_JSON, PROTOBUF),
+    "/v1/logs": (_JSON, PROTOBUF),
     "/cloudevents": (_CLOUD, _CLOUD_BATCH),
 }
 
 
-class _HttpError(Exception):
+class HttpError(Exception):
     """An answer other than 200: status, a sentence, and whether the sender may come again."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -213,7 +213,7 @@ class HttpInlet:
 
         Raises
         ------
-        _HttpError : frames wait already (429), the body is none (400), or the engine is late (503)
+        HttpError : frames wait already (429), the body is none (400), or the engine is late (503)
         """
         digest = blake2b(body, digest_size=16, key=f"{path} {kind}".encode()[:64]).digest()
         with self._mapping:
@@ -223,7 +223,7 @@ class HttpInlet:
             else:
                 if len(self._frames) >= self._frames_max:
                     self.throttled += 1
-                    raise _HttpError(429, "busy: events wait for the engine; come again after Retry-After")
+                    raise HttpError(429, "busy: events wait for the engine; come again after Retry-After")
                 mapped = self._map(path, kind, body)
                 self._count(mapped)
                 job = self._jobs[digest] = Job(mapped)
@@ -232,22 +232,20 @@ class HttpInlet:
                 self._frames.extend(Waiting(frame, job) for frame in mapped.frames)
                 self._ring()
         if not job.done.wait(_ANSWER_S):
-            raise _HttpError(503, "the engine did not judge the events in time; send the same body again")
+            raise HttpError(503, "the engine did not judge the events in time; send the same body again")
         return job
 
     def _map(self, path: str, kind: str, body: bytes) -> Mapped:
         try:
             if path == "/cloudevents":
-                return self._mapper.cloud_events(body, batch=kind == _CLOUD_BATCH)
+                return cloud_events(body, batch=kind == _CLOUD_BATCH)
             read = self._mapper.logs if path == "/v1/logs" else self._mapper.traces
-            return read(body, binary=kind == _PROTOBUF)
+            return read(body, binary=kind == PROTOBUF)
         except MappingError as error:
             failed = Mapped()
             failed.refuse("", error.reason, str(error))
             self._count(failed)
-            raise _HttpError(400, str(error)) from None
-        except UsageError as error:
-            raise _HttpError(415, str(error)) from None
+            raise HttpError(400, str(error)) from None
 
     def _count(self, mapped: Mapped) -> None:
         with self._counting:
@@ -324,36 +322,31 @@ class _Handler(BaseHTTPRequestHandler):
             self._check(path, kind)
             job = inlet.take(path, kind, self._body())
             self._answer(200, *_success(path, kind, job))
-        except _HttpError as error:
+        except HttpError as error:
             inlet.refused += 1
             # What was not read of the body would be taken for the next request.
             self.close_connection = self.close_connection or error.status not in (400, 503)
-            body = _status(str(error)) if kind == _PROTOBUF else json.dumps({"message": str(error)}).encode()
-            self._answer(error.status, _PROTOBUF if kind == _PROTOBUF else _JSON, body)
+            body = binary_status(str(error)) if kind == PROTOBUF else json.dumps({"message": str(error)}).encode()
+            self._answer(error.status, PROTOBUF if kind == PROTOBUF else _JSON, body)
 
     def _check(self, path: str, kind: str) -> None:
         if self.server.inlet.local:
             host = self.headers.get("Host", "127.0.0.1")
             name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
             if not is_loopback(name) or self.headers.get("Origin") is not None:
-                raise _HttpError(403, "expected a request to 127.0.0.1, ::1 or localhost, and none of a web page")
+                raise HttpError(403, "expected a request to 127.0.0.1, ::1 or localhost, and none of a web page")
         kinds = _PATHS.get(path)
         if kinds is None:
-            raise _HttpError(404, f"path: expected one of {', '.join(_PATHS)}; metrics are not read")
+            raise HttpError(404, f"path: expected one of {', '.join(_PATHS)}; metrics are not read")
         if kind not in kinds:
-            raise _HttpError(415, f"Content-Type: expected {' or '.join(kinds)}, found {kind[:80]!r}")
-        if kind == _PROTOBUF:
-            try:
-                protobuf()
-            except UsageError as error:
-                raise _HttpError(415, str(error)) from None
+            raise HttpError(415, f"Content-Type: expected {' or '.join(kinds)}, found {kind[:80]!r}")
 
     def _body(self) -> bytes:
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdigit()) or "Transfer-Encoding" in self.headers:
-            raise _HttpError(411, "Content-Length: expected the body's length in bytes, found none")
+            raise HttpError(411, "Content-Length: expected the body's length in bytes, found none")
         if len(length) > 12 or int(length) > BODY_BYTES_MAX:
-            raise _HttpError(
+            raise HttpError(
                 413, f"body: expected at most {BODY_BYTES_MAX} bytes, found {length[:20]}; send less at once"
             )
         left, until, blocks = int(length), time.monotonic() + _BODY_S, io.BytesIO()
@@ -361,7 +354,7 @@ class _Handler(BaseHTTPRequestHandler):
             block = self.rfile.read1(min(left, _BLOCK)) if time.monotonic() < until else b""
             if not block:
                 self.close_connection = True
-                raise _HttpError(408, f"body: expected {length} bytes within {_BODY_S:g} s, found fewer")
+                raise HttpError(408, f"body: expected {length} bytes within {_BODY_S:g} s, found fewer")
             blocks.write(block)
             left -= len(block)
         return _inflated(blocks.getvalue(), self.headers.get("Content-Encoding", "identity").strip().lower())
@@ -391,16 +384,16 @@ def _inflated(body: bytes, encoding: str) -> bytes:
     if encoding in ("", "identity"):
         return body
     if encoding != "gzip":
-        raise _HttpError(415, f"Content-Encoding: expected gzip or none, found {encoding[:40]!r}")
+        raise HttpError(415, f"Content-Encoding: expected gzip or none, found {encoding[:40]!r}")
     unpacker = zlib.decompressobj(31)
     try:
         plain = unpacker.decompress(body, INFLATED_BYTES_MAX)
     except zlib.error:
-        raise _HttpError(400, "body: expected gzip, as Content-Encoding says, found something else") from None
+        raise HttpError(400, "body: expected gzip, as Content-Encoding says, found something else") from None
     if unpacker.unconsumed_tail:
-        raise _HttpError(413, f"body: expected at most {INFLATED_BYTES_MAX} bytes once inflated, found more")
+        raise HttpError(413, f"body: expected at most {INFLATED_BYTES_MAX} bytes once inflated, found more")
     if not unpacker.eof or unpacker.unused_data:
-        raise _HttpError(400, "body: expected one whole gzip member, found it torn or followed by more")
+        raise HttpError(400, "body: expected one whole gzip member, found it torn or followed by more")
     return plain
 
 
@@ -410,25 +403,12 @@ def _success(path: str, kind: str, job: Job) -> tuple[str, bytes]:
     if path == "/cloudevents":
         answer = {"accepted": job.mapped.items - rejected, "rejected": rejected, "message": why}
         return _JSON, json.dumps(answer).encode()
-    count = "rejected_log_records" if path == "/v1/logs" else "rejected_spans"
-    if kind == _PROTOBUF:
-        _, traces_response, _, logs_response = protobuf()
-        response = (logs_response if path == "/v1/logs" else traces_response)()
-        if rejected:
-            setattr(response.partial_success, count, rejected)
-            response.partial_success.error_message = why
-        return _PROTOBUF, response.SerializeToString()
+    if kind == PROTOBUF:
+        return PROTOBUF, binary_answer(rejected, why)
     if not rejected:
         return _JSON, b"{}"
     camel = "rejectedLogRecords" if path == "/v1/logs" else "rejectedSpans"
     return _JSON, json.dumps({"partialSuccess": {camel: str(rejected), "errorMessage": why}}).encode()
-
-
-def _status(text: str) -> bytes:
-    """google.rpc.Status in protobuf with `message` (field 2) alone."""
-    data = text.encode()[:1000].decode("utf-8", "ignore").encode()
-    size = len(data)
-    return b"\x12" + (bytes((size,)) if size < 128 else bytes((size & 127 | 128, size >> 7))) + data
 
 
 def _not_opened(error: OSError, endpoint: str) -> RefusedError | UnreachableError:

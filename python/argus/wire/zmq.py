@@ -749,7 +749,7 @@ def subscribe(
 
 
 class InletStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts since start: frames and bytes taken, messages refused (more than one part on a PULL socket)."""
+    """Counts since start: frames and bytes taken, messages refused (more than one part of a PUSH, two of a PUB)."""
 
     frames: int
     bytes: int
@@ -764,7 +764,9 @@ class EventInlet(_Closing):
     Parameters
     ----------
     pull : endpoints to bind (PULL, one frame a message)
-    sub : endpoints to connect to (SUB: topic, payload)
+    sub : endpoints to connect to, where somebody publishes (SUB: topic and payload, or payload alone)
+    topics : beginnings of the topics to take; () = all. A payload alone is its own topic: it comes only where all do
+    allow_remote : connect `sub` also to other machines, whose events nothing proves
     queue_limit : frames held per sender; beyond it a sender's own queue fills, and it counts what it drops
 
     A frame over 1 MiB is refused by libzmq, which ends that connection; the hole in the sender's seq shows it.
@@ -779,9 +781,12 @@ class EventInlet(_Closing):
         pull: Sequence[str] = ("tcp://127.0.0.1:6160",),
         sub: Sequence[str] = (),
         *,
+        topics: Sequence[str] = (),
+        allow_remote: bool = False,
         queue_limit: int = 1000,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
+        self._topics, self._allow_remote = tuple(topics), allow_remote
         self._own_context = context is None
         self._context = zmq.Context() if context is None else context
         self._queue_limit = queue_limit
@@ -885,9 +890,7 @@ class EventInlet(_Closing):
             if bind:
                 endpoint = _bind(socket, endpoint, "wire.zmq.EventInlet", "inlets.pull")
             else:
-                require_local(endpoint, "wire.zmq.EventInlet")
-                socket.setsockopt(zmq.SUBSCRIBE, b"")
-                socket.connect(endpoint)
+                self._subscribe(socket, endpoint)
         except BaseException:
             socket.close(linger=0)
             raise
@@ -895,6 +898,16 @@ class EventInlet(_Closing):
         self._credentials[endpoint] = credential
         self._poller.register(socket, zmq.POLLIN)
         return endpoint
+
+    def _subscribe(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
+        try:
+            require_local(endpoint, "wire.zmq.EventInlet")
+        except RefusedError as error:
+            if not self._allow_remote:
+                raise RefusedError(f"{error} Or set inlets.sub_allow_remote, and trust that network.") from None
+        for topic in self._topics or ("",):
+            socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
+        socket.connect(endpoint)
 
     def _shut(self, endpoint: str) -> None:
         socket = self._sockets.pop(endpoint)
@@ -909,13 +922,13 @@ class EventInlet(_Closing):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _drain_one(self, socket: zmq.Socket[bytes], credential: str, quota: int, frames: list[Frame]) -> None:
-        expected = 1 if socket.getsockopt(zmq.TYPE) == zmq.PULL else 2
+        parts_max = 1 if socket.getsockopt(zmq.TYPE) == zmq.PULL else 2
         for _ in range(quota):
             try:
                 parts = socket.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 return
-            if len(parts) != expected:
+            if len(parts) > parts_max:
                 self._refused += 1
                 continue
             frames.append(Frame(parts[-1], credential))

@@ -15,10 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from argus.engine.core import Engine
-from argus.wire.genai import MappingError, fate
-from argus.wire.otlp import LANES, Mapped, Mapper
+from argus.engine.spans import otlp_fate as fate
+from argus.wire.cloud_events import cloud_events
+from argus.wire.emitter import canonical_hash
+from argus.wire.otlp import Mapped, Mapper, MappingError
 
 CORPUS = sorted((Path(__file__).resolve().parents[2] / "fixtures" / "otlp").glob("*.json"))
+LANES = 8
 NOW = 1_790_000_000_000_000_000
 TRACE, PARENT = "5b8efff798038103d269b633813fc60c", "eee19b7ec3c1b173"
 SERVICE = {"service.name": "shop", "service.instance.id": "i-1"}
@@ -65,7 +68,7 @@ def mapped(body: dict[str, Any], *, binary: bool = False, mapper: Mapper | None 
 
 
 def to_protobuf(body: dict[str, Any]) -> bytes:
-    pytest.importorskip("opentelemetry.proto", reason="the extra 'otlp' is not installed")
+    pytest.importorskip("opentelemetry.proto", reason="opentelemetry-proto (extra 'dev') is not installed")
     from google.protobuf import json_format
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -113,6 +116,24 @@ def record(name: str, attributes: dict[str, Any], *, detached: bool = False) -> 
     return {"timeUnixNano": str(NOW), "eventName": name, "attributes": pairs(attributes), **ids}
 
 
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = ["stringValue", "intValue", "doubleValue", "boolValue", "arrayValue", "kvlistValue", "bytesValue"]
+NAMES = ["gen_ai.operation.name", "gen_ai.usage.input_tokens", "gen_ai.tool.name", "session.id", "llm.cost.total", "x"]
+json_like_containers = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20),
+    lambda v: st.lists(v, max_size=4) | st.dictionaries(st.text(max_size=8), v, max_size=4),
+    max_leaves=12,
+).filter(lambda v: isinstance(v, list | dict))
+
+
 # --- The corpus -----------------------------------------------------------------------------------------------------
 
 
@@ -151,6 +172,36 @@ def test_both_encodings_give_the_same_frames():
     for path in CORPUS:
         spans = [from_corpus(item, n) for n, item in enumerate(json.loads(path.read_text())["spans"], 1)]
         assert events(mapped(traces(*spans))) == events(mapped(traces(*spans), binary=True))
+
+
+PLAIN = st.text(max_size=12) | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.recursive(
+    PLAIN | st.booleans(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+ATTRIBUTES = st.dictionaries(
+    st.sampled_from([*NAMES, "gen_ai.tool.call.arguments", "gen_ai.usage.output_tokens", "server.port", "a.b"]), VALUES
+)
+OPERATIONS = st.sampled_from(["chat", "execute_tool", "invoke_agent", "evaluation", "plan"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(ATTRIBUTES, OPERATIONS), max_size=3))
+def test_any_attributes_give_the_same_events_in_both_encodings(spans: list[tuple[dict[str, Any], str]]):
+    body = traces(*(span({**found, "gen_ai.operation.name": name}, n) for n, (found, name) in enumerate(spans, 1)))
+    one, other = mapped(body), mapped(body, binary=True)
+    assert (one.frames, one.unknown, one.rejected) == (other.frames, other.unknown, other.rejected)
+
+
+@settings(max_examples=100, deadline=None)
+@given(json_like_containers)
+def test_arguments_hash_as_the_emitter_hashes_them(value: Any):
+    """A tool's arguments are one state, whether its agent speaks through an Emitter or through spans."""
+    tool = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "t"}
+    for text in (json.dumps(value), json.dumps(value, indent=2, ensure_ascii=False)):
+        (event,) = events(mapped(traces(span({**tool, "gen_ai.tool.call.arguments": text}))))
+        assert (event["args_hash"], event["args_len"]) == canonical_hash(value)
 
 
 def test_no_content_is_kept():
@@ -293,13 +344,6 @@ def test_nested_values_never_crash(depth: int):
         assert result.events == (depth <= 16)
 
 
-json_like = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=8,
-)
-KEYS = ["stringValue", "intValue", "doubleValue", "boolValue", "arrayValue", "kvlistValue", "bytesValue"]
-NAMES = ["gen_ai.operation.name", "gen_ai.usage.input_tokens", "gen_ai.tool.name", "session.id", "llm.cost.total", "x"]
 attributes = st.lists(
     st.fixed_dictionaries(
         {"key": st.sampled_from(NAMES), "value": st.dictionaries(st.sampled_from(KEYS), json_like, max_size=2)}
@@ -350,7 +394,7 @@ CLOUD = {
 
 
 def cloud(event: Any, *, batch: bool = False) -> Mapped:
-    return Mapper().cloud_events(json.dumps(event).encode(), batch=batch)
+    return cloud_events(json.dumps(event).encode(), batch=batch)
 
 
 def test_a_cloud_event_is_its_envelope_and_its_data():
@@ -391,13 +435,13 @@ def test_a_bad_cloud_event_is_refused_and_the_rest_of_its_batch_lives(change: di
 
 def test_a_key_that_comes_twice_is_refused():
     twice = json.dumps(CLOUD)[:-1] + ', "id": "2"}'
-    assert {("", "duplicate_key"): 1} == Mapper().cloud_events(twice.encode(), batch=False).rejected
+    assert {("", "duplicate_key"): 1} == cloud_events(twice.encode(), batch=False).rejected
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from([*CLOUD, "sequence", "traceparent"]), json_like), max_size=3))
 def test_any_batch_of_cloud_events_is_taken_or_refused(items: list[Any]):
     batch = [{**CLOUD, **item} for item in items]
-    result = Mapper().cloud_events(json.dumps(batch).encode(), batch=True)
+    result = cloud_events(json.dumps(batch).encode(), batch=True)
     assert result.items == len(batch) == result.events + sum(result.rejected.values())
     judged(result)

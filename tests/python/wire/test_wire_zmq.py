@@ -615,6 +615,32 @@ def test_subscribed_sources_give_their_payload(tmp_path: Path) -> None:
         assert set(drain(inlet, 1)) == {(b"payload", "")}
 
 
+@pytest.mark.parametrize("topics", [(), ("agents.",)])
+def test_a_publisher_that_is_there_already_is_read_by_topic(tmp_path: Path, topics: tuple[str, ...]) -> None:
+    outside = f"ipc://{tmp_path}/outside.sock"
+    with Sender(outside, zmq.PUB) as publisher, EventInlet((), (outside,), topics=topics) as inlet:
+        deadline = time.monotonic() + 20
+        while not inlet.wait(10) and time.monotonic() < deadline:
+            publisher.send_multipart([b"agents.a", b"beginning"])
+        for parts in ([b"prices", b"other"], [b"alone"], [b"agents.a", b"b", b"c"], [b"agents.b", b"end"]):
+            publisher.send_multipart(parts)
+        found: list[bytes] = []
+        while b"end" not in found and time.monotonic() < deadline:
+            found += [data for data, _ in drain(inlet, 1)]
+        wanted = {b"beginning", b"end"} | (set() if topics else {b"other", b"alone"})
+        assert wanted == set(found)
+        assert inlet.statistics().refused == 1
+
+
+def test_a_publisher_on_another_machine_is_connected_to_where_that_is_said() -> None:
+    with EventInlet((), ("tcp://192.0.2.1:6161",), allow_remote=True) as inlet:
+        assert len(inlet.sockets) == 1
+    with pytest.raises(RefusedError, match=r"inlets\.sub_allow_remote"):
+        EventInlet((), ("tcp://192.0.2.1:6161",))
+    with pytest.raises(UsageError):
+        EventInlet((), ("http://127.0.0.1:1",), allow_remote=True)
+
+
 def test_flood_on_one_socket_leaves_the_others_their_share(tmp_path: Path) -> None:
     with EventInlet((f"ipc://{tmp_path}/run/events.sock",), queue_limit=10_000) as inlet:
         session = inlet.open_session("quiet", tmp_path / "run")
