@@ -5,9 +5,10 @@
 //           mean, and the longest of about the last 4,096. With an exponential tail through the longest of n, one as
 //           long as g has -log2 P = log2(n) g/longest: those are the bits. Nothing is said of fewer than 32 lengths, of
 //           a gap below `gap_intervals` mean ones, or of a run below `run_intervals` longest ones. Where gaps are
-//           uneven
-//           (longest above twice the mean), and of runs always, nothing before `settled_s` of rows: nights come first.
+//           uneven (longest above twice the mean), and of runs always, nothing before `settled_s` of rows: nights come
+//           first.
 //           A length that ends teaches at most twice the longest: a new cadence is accepted after one or two gaps.
+//           Under the mask kLearnAnew nothing is taught, and the length so far is forgotten.
 //           A constant series is not frozen: it has no runs that ended. Zero is rest: its runs neither count nor teach.
 // Delay:    gap_intervals usual intervals once 1,000 values are known, at one false alarm in 10^9 rows.
 // Cost:     36 bytes a series; bench_leaves. Values are compared as float32.
@@ -93,13 +94,15 @@ ARGUS_INLINE Known taught(Known old, float length) noexcept {
     return {mean, cut > faded ? cut : faded, next};
 }
 
-ARGUS_INLINE void learn_body(const float* values, const State& state, std::size_t count) {
+ARGUS_INLINE void learn_body(const float* values, const std::uint8_t* mask, const State& state,
+                             std::size_t count) {
     const Lengths gap = state.gap;
     const Lengths run = state.run;
     float* last = state.last;
     ARGUS_IVDEP
     for (std::size_t i = 0; i < count; ++i) {
         const float x = values[i];
+        const bool anew = mask[i] == kLearnAnew;
         const float before = last[i];
         const float so_far = run.now[i];
         const float waited = gap.now[i];
@@ -107,7 +110,7 @@ ARGUS_INLINE void learn_body(const float* values, const State& state, std::size_
         const Known runs{run.mean[i], run.longest[i], run.count[i]};
         const bool seen = x == x;
         const bool begun = so_far > 0.0F;  // a value has been there
-        const bool arrived = seen & begun;
+        const bool arrived = seen & begun & !anew;
         const bool changed = arrived & (x != before);
         const bool taught_run = changed & (before != 0.0F);
         const float g = waited + ((begun & (waited < kLongest)) ? 1.0F : 0.0F);
@@ -117,12 +120,12 @@ ARGUS_INLINE void learn_body(const float* values, const State& state, std::size_
         gap.mean[i] = arrived ? new_gaps.mean : gaps.mean;
         gap.longest[i] = arrived ? new_gaps.longest : gaps.longest;
         gap.count[i] = arrived ? new_gaps.count : gaps.count;
-        gap.now[i] = seen ? 0.0F : g;
+        gap.now[i] = (seen | anew) ? 0.0F : g;
         run.mean[i] = taught_run ? new_runs.mean : runs.mean;
         run.longest[i] = taught_run ? new_runs.longest : runs.longest;
         run.count[i] = taught_run ? new_runs.count : runs.count;
-        const float now = changed ? 1.0F : longer;
-        run.now[i] = seen ? now : so_far;
+        const float now = (changed | anew) ? 1.0F : longer;
+        run.now[i] = (seen | (anew & begun)) ? now : so_far;
         last[i] = seen ? x : before;
     }
 }
@@ -130,8 +133,9 @@ ARGUS_INLINE void learn_body(const float* values, const State& state, std::size_
 ARGUS_KERNEL(score_kernel, score_body,
              (const float* values, const State& state, Settings s, float interval_s, std::size_t count, float* out),
              (values, state, s, interval_s, count, out))
-ARGUS_KERNEL(learn_kernel, learn_body, (const float* values, const State& state, std::size_t count),
-             (values, state, count))
+ARGUS_KERNEL(learn_kernel, learn_body,
+             (const float* values, const std::uint8_t* mask, const State& state, std::size_t count),
+             (values, mask, state, count))
 
 class Silence final : public Detector {
 public:
@@ -144,10 +148,9 @@ public:
                      statistic.data());
     }
 
-    // What a flagged length may teach is bounded by itself: no mask is needed.
+    // What a flagged length may teach is bounded by itself: kLearnNothing is as kLearn.
     void learn(const View& view, std::span<const std::uint8_t> mask) override {
-        (void)mask;
-        learn_kernel(view.values.data(), state(), view.values.size());
+        learn_kernel(view.values.data(), mask.data(), state(), view.values.size());
     }
 
     // What is usual: of a missing row the mean gap, else the longest run; both in rows.

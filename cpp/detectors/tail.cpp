@@ -2,11 +2,12 @@
 // Channels: tail      bits = log2(1 + M) of the betting that values pass it more, or less, often
 // (detectors/e_detector.hpp)
 // Method:   log buckets, eight an octave over 16 octaves (6 % relative error; kept by exponent, so no logarithm), as in
-//           DDSketch; counts fade by halves. The bar is the bucket edge that at least 5 % of the past reach, renewed
-//           every 128 values, and its share is known by count: so a heavy tail costs no false alarms. Only how often it
-//           is passed counts, not how far; for how far see `residual` and the ranks.
+//           DDSketch; counts fade by halves. The bar is the bucket edge that at least 5 % of the past reach. It, its
+//           share by count, and what each bet pays are renewed every 128 values: so a heavy tail costs no false alarms,
+//           and a value costs no logarithm but that of its bits. Only how often the bar is passed counts, not how far;
+//           for how far see `residual` and the ranks.
 // Input:    values above 0; others lie in the lowest bucket.
-// Cost:     276 bytes a series; bench_leaves, a scalar loop.  NaN: statistic NaN, state untouched.
+// Cost:     300 bytes a series; bench_leaves, a scalar loop.  NaN: statistic NaN, state untouched.
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -34,6 +35,7 @@ constexpr float kPatience = 4096.0F;  // wealth beyond which nothing is learned
 struct Past {
     std::array<std::uint16_t, kBuckets> counts;
     std::array<float, kBold.size()> wealth;
+    std::array<std::array<float, kBold.size()>, 2> pays;  // e-value of each bet: of a value below the bar, and beyond
     std::uint16_t total;  // values counted
     std::uint16_t above;  // of them at or above the bar
     std::int16_t lowest;  // bucket number of counts[0]; 0 = none seen
@@ -90,10 +92,7 @@ private:
         return between(ratio > 1.0F ? p + apart : p > 2.0F * apart ? p - apart : 0.5F * p, 1.0e-4F, 0.9F);
     }
     [[nodiscard]] static float wealth_after(const Past& past, std::size_t i, bool beyond) noexcept {
-        const std::size_t b = kBold[i];
-        const float p = chance(past, kRatios[b]);
-        const float log2_e = binomial_bet(beyond ? 1.0F : 0.0F, 1.0F, p, kRatios[b], kLog2Ratios[b]);
-        return std::min(wager(past.wealth[i], log2_e), kMostTail);
+        return std::min((past.wealth[i] + 1.0F) * past.pays[beyond ? 1 : 0][i], kMostTail);
     }
     [[nodiscard]] static float bits_of(const Past& past, float x) noexcept {
         if (past.bar == 0) return 0.0F;
@@ -101,6 +100,16 @@ private:
         float mixed = 1.0F;
         for (std::size_t i = 0; i < kBold.size(); ++i) mixed += kShares[i] * wealth_after(past, i, beyond);
         return fast_log2(mixed);
+    }
+    static void price(Past& past) noexcept {
+        for (std::size_t i = 0; i < kBold.size(); ++i) {
+            const std::size_t b = kBold[i];
+            const float p = chance(past, kRatios[b]);
+            for (const bool beyond : {false, true}) {
+                const float log2_e = binomial_bet(beyond ? 1.0F : 0.0F, 1.0F, p, kRatios[b], kLog2Ratios[b]);
+                past.pays[beyond ? 1 : 0][i] = fast_exp2(between(log2_e, -100.0F, 100.0F));
+            }
+        }
     }
 
     void learn(Past& past, float x, std::uint8_t what) const noexcept {
@@ -145,6 +154,7 @@ private:
             const bool splits = above < past.total;
             past.bar = static_cast<std::uint8_t>(splits ? b : 0);
             past.above = static_cast<std::uint16_t>(splits ? above : 0);
+            price(past);
             return;
         }
         past.bar = 0;

@@ -197,18 +197,18 @@ void Engine::step(Nanos wall_now, std::vector<Anomaly>& out) {
             gather_row();
             row_time_ = wall_now;
             remember();
-            if (scores_) {
-                std::span<const double> judged = row_;
-                if (!suspensions_.empty()) {
-                    for (std::size_t i = 0; i < row_.size(); ++i) {
-                        judged_[i] = suspended_[i] != 0 ? kNotANumber : row_[i];
-                    }
-                    judged = judged_;
+            std::span<const double> judged = row_;
+            if (!suspensions_.empty()) {
+                for (std::size_t i = 0; i < row_.size(); ++i) {
+                    judged_[i] = suspended_[i] != 0 ? kNotANumber : row_[i];
                 }
+                judged = judged_;
+            }
+            if (scores_) {
                 bank_.step(judged, clock_.mono(), wall_now);
                 speak(wall_now, out);
             }
-            watch_named(wall_now, out);
+            watch_named(judged, wall_now, out);
             if (silence_) watch_silence(wall_now, out);
         }
         count(std::span(out).subspan(before));
@@ -268,9 +268,9 @@ void Engine::meet(std::uint32_t slot) {
     }
 }
 
-void Engine::watch_named(Nanos wall_now, std::vector<Anomaly>& out) {
+void Engine::watch_named(std::span<const double> judged, Nanos wall_now, std::vector<Anomaly>& out) {
     for (Named& named : named_) {
-        for (std::size_t i = 0; i < row_.size(); ++i) named.row[i] = named.wanted[i] != 0 ? row_[i] : kNotANumber;
+        for (std::size_t i = 0; i < judged.size(); ++i) named.row[i] = named.wanted[i] != 0 ? judged[i] : kNotANumber;
         named.bank.step(named.row, clock_.mono(), wall_now);
         for (const Utterance& said : named.bank.spoken()) {
             const SeriesInfo* info = series(said.slot);
@@ -279,31 +279,41 @@ void Engine::watch_named(Nanos wall_now, std::vector<Anomaly>& out) {
     }
 }
 
-// A source that dies takes all its series with it: beyond kMostAtOnce they are one anomaly.
 void Engine::watch_silence(Nanos wall_now, std::vector<Anomaly>& out) {
-    constexpr std::size_t kMostAtOnce = 4;
-    constexpr std::size_t kEvidence = 8;
     std::copy_n(row_.begin(), host_slots_, arrivals_.begin());
     auto* behind = arrivals_.data() + host_slots_;
     for (std::size_t i = 0; i < event_series_.size(); ++i) {
         behind[i] = arrivals_of({event_series_[i].name.c_str(), "", row_[host_slots_ + i]});
     }
-    std::size_t begun = 0;
-    std::size_t first = out.size();
-    for (const SilenceSaid& said : silence_->step(arrivals_, clock_.mono(), wall_now)) {
-        const SeriesInfo* info = series(said.slot);
-        if (info == nullptr) continue;  // closed: gone, not silent
-        begun += said.onset ? 1 : 0;
-        if (said.onset && begun > kMostAtOnce) {
-            if (begun == kMostAtOnce + 1) first = out.size() - 1;
-            if (out[first].evidence.size() < kEvidence) out[first].evidence.push_back(info->full_name());
-            continue;
-        }
-        out.push_back(to_anomaly(said, *info, wall_now, statistics_.steps));
+    const std::span<const std::uint8_t> held = suspended_;
+    const auto said = silence_->step(arrivals_, clock_.mono(), wall_now, suspensions_.empty() ? held.first(0) : held);
+    if (said.empty()) return;
+    for (const bool onset : {true, false}) {
+        for (const bool frozen : {false, true}) tell_silence(said, onset, frozen, wall_now, out);
     }
-    if (begun > kMostAtOnce) {
-        out[first].message += "; " + std::to_string(begun - kMostAtOnce) + " more with it";
+}
+
+// A source that dies takes all its series with it, and brings them back: beyond kMostAtOnce they are one anomaly.
+void Engine::tell_silence(std::span<const SilenceSaid> said, bool onset, bool frozen, Nanos wall_now,
+                          std::vector<Anomaly>& out) {
+    constexpr std::size_t kMostAtOnce = 4;
+    constexpr std::size_t kEvidence = 8;
+    const std::size_t first = out.size();
+    for (const SilenceSaid& each : said) {
+        const SeriesInfo* info = series(each.slot);
+        if (info == nullptr || each.onset != onset || each.frozen != frozen) continue;  // closed: gone, not silent
+        out.push_back(to_anomaly(each, *info, wall_now, statistics_.steps));
     }
+    const std::size_t found = out.size() - first;
+    if (found <= kMostAtOnce) return;
+    Anomaly& whole = out[first];
+    for (std::size_t i = first + 1; i < out.size(); ++i) {
+        if (whole.evidence.size() < kEvidence) whole.evidence.push_back(out[i].series);
+        if (out[i].scope.id != whole.scope.id) whole.scope = Scope{};
+        whole.bits = std::max(whole.bits, out[i].bits);
+    }
+    whole.message += "; " + std::to_string(found - 1) + " more with it";
+    out.resize(first + 1);
 }
 
 void Engine::remember() {
@@ -377,6 +387,7 @@ void Engine::suspend(std::vector<Suspension> suspensions) {
         if (before == kSuspendedAnew && suspended_[slot] == 0) anew.push_back(slot);
     }
     bank_.learn_anew(anew);
+    for (Named& named : named_) named.bank.learn_anew(anew);
 }
 
 std::uint8_t Engine::suspension_of(std::uint32_t slot) const {

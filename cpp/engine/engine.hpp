@@ -125,8 +125,10 @@ private:
         std::vector<std::uint8_t> wanted;  // by slot
     };
     void gather_row();
-    void watch_named(Nanos wall_now, std::vector<Anomaly>& out);
+    void watch_named(std::span<const double> judged, Nanos wall_now, std::vector<Anomaly>& out);
     void watch_silence(Nanos wall_now, std::vector<Anomaly>& out);
+    void tell_silence(std::span<const SilenceSaid> said, bool onset, bool frozen, Nanos wall_now,
+                      std::vector<Anomaly>& out);
     void meet(std::uint32_t slot);
     void open_slot(std::uint32_t slot);
     void save_series(Writer& writer) const;

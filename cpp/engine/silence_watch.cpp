@@ -27,7 +27,8 @@ std::vector<double> completed(std::span<const double> given) {
 SilenceWatch::SilenceWatch(std::uint32_t slots, std::span<const double> option_values, double alarms_per_day)
     : alarms_per_day_(alarms_per_day),
       last_(slots, kNone),
-      length_(slots, 0),
+      missing_(slots, 0),
+      same_(slots, 0),
       told_(slots, Told::nothing),
       since_wall_(slots, 0),
       usual_(kTileSlots),
@@ -39,7 +40,8 @@ SilenceWatch::SilenceWatch(std::uint32_t slots, std::span<const double> option_v
     }
 }
 
-std::span<const SilenceSaid> SilenceWatch::step(std::span<const double> row, Nanos mono, Nanos wall) {
+std::span<const SilenceSaid> SilenceWatch::step(std::span<const double> row, Nanos mono, Nanos wall,
+                                                std::span<const std::uint8_t> held) {
     said_.clear();
     cadence_.push(mono);
     const double interval_s = cadence_.median_s();
@@ -50,7 +52,6 @@ std::span<const SilenceSaid> SilenceWatch::step(std::span<const double> row, Nan
     std::array<float, kTileSlots> values;
     std::array<float, 2 * kTileSlots> bits;
     std::array<std::uint8_t, kTileSlots> mask;
-    mask.fill(detectors::kLearn);
     for (std::size_t t = 0; t < tiles_.size(); ++t) {
         Tile& tile = tiles_[t];
         const auto first = static_cast<std::uint32_t>(t) * kTileSlots;
@@ -65,12 +66,12 @@ std::span<const SilenceSaid> SilenceWatch::step(std::span<const double> row, Nan
         const auto found = std::span<float>(bits).first(2 * tile.count);
         tile.detector->score(view, found);
         for (std::uint32_t i = 0; i < tile.count; ++i) {
-            const std::uint32_t slot = first + i;
-            const bool missing = values[i] != values[i];
-            const bool goes_on = missing || values[i] == last_[slot];
-            length_[slot] = goes_on ? length_[slot] + (length_[slot] != ~0U ? 1U : 0U) : 1U;
+            const bool holds = !held.empty() && held[first + i] != 0;
+            mask[i] = holds ? detectors::kLearnAnew : detectors::kLearn;
+            count(first + i, values[i], holds);
+            if (holds) bits[i] = bits[tile.count + i] = kNone;
         }
-        judge(tile, first, found, bar, wall);
+        judge(tile, first, std::span<const float>(values).first(tile.count), found, bar, wall);
         for (std::uint32_t i = 0; i < tile.count; ++i) {
             if (values[i] == values[i]) last_[first + i] = values[i];
         }
@@ -79,35 +80,50 @@ std::span<const SilenceSaid> SilenceWatch::step(std::span<const double> row, Nan
     return said_;
 }
 
-void SilenceWatch::judge(const Tile& tile, std::uint32_t first, std::span<const float> bits, float bar, Nanos wall) {
+void SilenceWatch::count(std::uint32_t slot, float value, bool held) noexcept {
+    const bool missing = value != value;
+    const auto longer = [](std::uint32_t length) { return length + (length != ~0U ? 1U : 0U); };
+    const std::uint32_t same = value == last_[slot] ? longer(same_[slot]) : 1U;
+    missing_[slot] = missing && !held ? longer(missing_[slot]) : 0U;
+    same_[slot] = held ? 1U : missing ? same_[slot] : same;
+}
+
+// Bits NaN = held.
+void SilenceWatch::judge(const Tile& tile, std::uint32_t first, std::span<const float> values,
+                         std::span<const float> bits, float bar, Nanos wall) {
     for (std::uint32_t i = 0; i < tile.count; ++i) {
         const float gap = bits[i];
         const float run = bits[tile.count + i];
         const std::uint32_t slot = first + i;
         if (told_[slot] == Told::nothing) {
-            if (gap < bar && run < bar) continue;
+            if (!(gap >= bar) && !(run >= bar)) continue;
             told_[slot] = gap >= bar ? Told::missing : Told::frozen;
             since_wall_[slot] = wall;
             say(tile, slot, i, told_[slot], true, std::max(gap, run));
-        } else if ((told_[slot] == Told::missing ? gap : run) == 0.0F && length_[slot] == 1U) {
-            say(tile, slot, i, told_[slot], false, 0.0F);
-            told_[slot] = Told::nothing;
+            continue;
         }
+        const bool seen = values[i] == values[i] && gap == gap;
+        if (!seen || (told_[slot] == Told::frozen && values[i] == last_[slot])) continue;
+        last_[slot] = values[i];
+        say(tile, slot, i, told_[slot], false, 0.0F);
+        told_[slot] = Told::nothing;
     }
 }
 
 void SilenceWatch::say(const Tile& tile, std::uint32_t slot, std::uint32_t within, Told what, bool onset,
                        float bits) {
     (void)tile.detector->forecast(std::span(usual_).first(tile.count), std::span(longest_).first(tile.count));
-    const double interval_s = cadence_.median_s();
+    const double row_s = cadence_.median_s();
     const bool frozen = what == Told::frozen;
+    const double usual = static_cast<double>(usual_[within]);
+    const double value_s = row_s * std::max(usual, 1.0);  // runs are counted in values, gaps in rows
     said_.push_back({.slot = slot,
                      .frozen = frozen,
                      .onset = onset,
                      .bits = std::min(bits, 64.0F),
                      .value = static_cast<double>(last_[slot]),
-                     .length_s = static_cast<double>(length_[slot]) * interval_s,
-                     .usual_s = static_cast<double>(frozen ? longest_[within] : usual_[within]) * interval_s,
+                     .length_s = frozen ? same_[slot] * value_s : missing_[slot] * row_s,
+                     .usual_s = frozen ? static_cast<double>(longest_[within]) * value_s : usual * row_s,
                      .since_wall = since_wall_[slot]});
 }
 
@@ -115,7 +131,8 @@ void SilenceWatch::reset(std::uint32_t slot) {
     const std::uint32_t within = slot % kTileSlots;
     tiles_[slot / kTileSlots].detector->reset({&within, 1});
     last_[slot] = kNone;
-    length_[slot] = 0;
+    missing_[slot] = 0;
+    same_[slot] = 0;
     told_[slot] = Told::nothing;
     since_wall_[slot] = 0;
 }
@@ -127,7 +144,8 @@ void SilenceWatch::save(Writer& writer) const {
         if (tile.used) tile.detector->save(writer);
     }
     writer.array(std::span<const float>(last_));
-    writer.array(std::span<const std::uint32_t>(length_));
+    writer.array(std::span<const std::uint32_t>(missing_));
+    writer.array(std::span<const std::uint32_t>(same_));
     writer.array(std::span<const Told>(told_));
     writer.array(std::span<const Nanos>(since_wall_));
 }
@@ -144,7 +162,8 @@ void SilenceWatch::load(Reader& reader) {
         tile.used = used;
     }
     reader.array(std::span<float>(last_));
-    reader.array(std::span<std::uint32_t>(length_));
+    reader.array(std::span<std::uint32_t>(missing_));
+    reader.array(std::span<std::uint32_t>(same_));
     reader.array(std::span<Told>(told_));
     reader.array(std::span<Nanos>(since_wall_));
 }

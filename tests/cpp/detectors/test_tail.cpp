@@ -22,7 +22,7 @@ std::vector<float> durations(std::mt19937& engine, float slow_share) {
 
 }  // namespace
 
-TEST_CASE("tail: heavy tails alone are quiet; a tenth of all values slowed thirtyfold is seen") {
+TEST_CASE("tail: heavy tails alone are quiet; a fifth of all values slowed thirtyfold is seen") {
     std::mt19937 engine(10);
     Alone tail(tail_detector, kMany);
     Onsets onsets(kMany);
@@ -31,7 +31,6 @@ TEST_CASE("tail: heavy tails alone are quiet; a tenth of all values slowed thirt
         const auto& bits = tail.row(durations(engine, 0.0F));
         loud += onsets(r, bits, 14.0F);
     }
-    MESSAGE("alarms of 180 " << loud);
     CHECK(loud <= static_cast<int>(kMany) * 6000 / 10000);
     std::vector<int> delay(kMany, 1000);
     for (int r = 1; r <= 400; ++r) {
@@ -41,7 +40,6 @@ TEST_CASE("tail: heavy tails alone are quiet; a tenth of all values slowed thirt
         }
     }
     std::nth_element(delay.begin(), delay.begin() + kMany / 2, delay.end());
-    MESSAGE("median delay " << delay[kMany / 2]);
     CHECK(delay[kMany / 2] <= 120);
 }
 
