@@ -1,12 +1,14 @@
 // Single detectors and the lightest tier: nanoseconds to score and learn a value, on tiles of 1,024 slots of normal
-// noise, and of the lightest tier at a million series in blocks of 16 rows and row by row. shift_detector,
-// variance_detector, silence_detector, rate_detector, tail_detector, mix_detector, embedding_detector.
+// noise; microseconds of the daemon's watch for silence; and the lightest tier at a million series, alarms on, in
+// blocks of 16 rows and row by row.
+#include <cmath>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "detectors/detector.hpp"
 #include "engine/light_bank.hpp"
+#include "engine/silence_watch.hpp"
 #include "report.hpp"
 
 namespace {
@@ -60,6 +62,27 @@ bool time_light(std::size_t rows, const char* name, double bar_ns) {
     return report(name, ns, "ns", "bar", ns / bar_ns, bar_ns, ns <= bar_ns);
 }
 
+// A second of the daemon: every slot of it observed, one in 16 of them missing at random.
+void time_silence(std::uint32_t slots) {
+    argus::engine::SilenceWatch watch(slots, {}, 1.0);
+    const auto values = noise(slots);
+    std::vector<double> row(slots);
+    std::mt19937 engine(2);
+    argus::Nanos now = 0;
+    const auto tick = [&] {
+        now += 1'000'000'000;
+        (void)watch.step(row, now, now);
+    };
+    for (int warm = 0; warm < 300; ++warm) {
+        for (std::size_t i = 0; i < slots; ++i) {
+            row[i] = engine() % 16 == 0 ? std::nan("") : static_cast<double>(values[(i + engine() % 7) % slots]);
+        }
+        tick();
+    }
+    const double us = best_of(50, tick) * 1e6;
+    report(("silence_tick/" + std::to_string(slots)).c_str(), us, "us", "", 0.0, 0.0, true);
+}
+
 }  // namespace
 
 int main() {
@@ -67,7 +90,9 @@ int main() {
                              &mix_detector, &embedding_detector}) {
         time_leaf(*leaf);
     }
-    bool pass = time_light(16, "light_value/1000000", 3.0);
+    time_silence(1024);
+    time_silence(16384);
+    const bool pass = time_light(16, "light_value/1000000", 3.0);
     (void)time_light(1, "light_row/1000000", 6.0);
     return pass ? 0 : 1;
 }

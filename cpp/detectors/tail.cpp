@@ -1,6 +1,5 @@
 // Heavy tails: are more values than usual beyond the usual 95 % quantile? Durations, sizes, costs.
-// Channels: tail      bits = log2(1 + M) of the betting that values pass it more, or less, often
-// (detectors/e_detector.hpp)
+// Channels: tail      bits = log2(1 + M) of the betting that values pass it more, or less, often: e_detector.hpp
 // Method:   log buckets, eight an octave over 16 octaves (6 % relative error; kept by exponent, so no logarithm), as in
 //           DDSketch; counts fade by halves. The bar is the bucket edge that at least 5 % of the past reach. It, its
 //           share by count, and what each bet pays are renewed every 128 values: so a heavy tail costs no false alarms,

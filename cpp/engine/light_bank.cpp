@@ -95,28 +95,20 @@ ARGUS_INLINE void prepare_body(const T* row, std::size_t count, double* origin, 
 template <bool kCalm>
 ARGUS_INLINE void value_body(const float* values, std::size_t count, const State& s, float alarm, float* bits,
                              Tally* tally) {
-    float* level_of = s.level;
-    float* scale_of = s.scale;
-    float* up_of = s.up;
-    float* down_of = s.down;
-    float* bar_of = s.bar;
-    float* excess_of = s.excess;
-    float* age_of = s.age;
-    float* gap_of = s.gap;
-    float* longest_of = s.longest;
+    const State of = s;  // a copy: what is written cannot move it
     std::int32_t loud = 0;
     ARGUS_IVDEP
     for (std::size_t i = 0; i < count; ++i) {
         const float x = values[i];
-        const float level = level_of[i];
-        const float scale = scale_of[i];
-        const float up = up_of[i];
-        const float down = down_of[i];
-        const float bar = bar_of[i];
-        const float excess = excess_of[i];
-        const float age = kCalm ? kSettled : age_of[i];
-        const float gap = kCalm ? 0.0F : gap_of[i];
-        const float longest = longest_of[i];
+        const float level = of.level[i];
+        const float scale = of.scale[i];
+        const float up = of.up[i];
+        const float down = of.down[i];
+        const float bar = of.bar[i];
+        const float excess = of.excess[i];
+        const float age = kCalm ? kSettled : of.age[i];
+        const float gap = kCalm ? 0.0F : of.gap[i];
+        const float longest = of.longest[i];
         const bool seen = kCalm || x == x;
         const float known = age >= kYoung ? 1.0F : 0.0F;
         const float warm = age >= kWarm ? 1.0F : 0.0F;
@@ -155,16 +147,16 @@ ARGUS_INLINE void value_body(const float* values, std::size_t count, const State
         const float older = age < kOldest ? age + 1.0F : age;
         loud += found >= alarm ? 1 : 0;
         bits[i] = found;
-        level_of[i] = seen ? new_level : level;
-        scale_of[i] = seen ? new_scale : scale;
-        up_of[i] = seen ? rise : up;
-        down_of[i] = seen ? fall : down;
-        bar_of[i] = seen ? new_bar : bar;
-        excess_of[i] = seen ? new_excess : excess;
-        longest_of[i] = seen ? new_longest : longest;
+        of.level[i] = seen ? new_level : level;
+        of.scale[i] = seen ? new_scale : scale;
+        of.up[i] = seen ? rise : up;
+        of.down[i] = seen ? fall : down;
+        of.bar[i] = seen ? new_bar : bar;
+        of.excess[i] = seen ? new_excess : excess;
+        of.longest[i] = seen ? new_longest : longest;
         if constexpr (!kCalm) {
-            gap_of[i] = seen ? 0.0F : waited;
-            age_of[i] = seen ? older : age;
+            of.gap[i] = seen ? 0.0F : waited;
+            of.age[i] = seen ? older : age;
         }
     }
     tally->loud = loud;

@@ -80,16 +80,16 @@ class Detector:
 
         Raises
         ------
-        ShapeError : an array has another shape
+        ShapeError : an array has another shape, or is not of real numbers
         """
-        rows = np.ascontiguousarray(values, dtype=np.float32)
+        rows = _numbers(values, "values", np.float32)
         channels = self._core.channels
         out = np.empty((len(rows) if rows.ndim else 0, len(channels), self.streams * self.width), np.float32)
         try:
             self._core.run(
                 rows,
-                None if exposure is None else np.ascontiguousarray(exposure, dtype=np.float32),
-                None if learn is None else np.ascontiguousarray(learn, dtype=np.uint8),
+                None if exposure is None else _numbers(exposure, "exposure", np.float32),
+                None if learn is None else _numbers(learn, "learn", np.uint8),
                 float(interval_s),
                 out,
             )
@@ -117,5 +117,15 @@ class Detector:
         """
         try:
             self._core.load(state)
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             raise UsageError(f"Detector.load: {error}") from None
+
+
+def _numbers(values: ArrayLike, name: str, dtype: type[np.number[Any]]) -> NDArray[Any]:
+    try:
+        found = np.asarray(values)
+    except ValueError as error:  # rows of several lengths
+        raise ShapeError(f"Detector.run: {name}: expected real numbers, found {error}; nothing scored") from None
+    if found.dtype.kind not in "fiu":
+        raise ShapeError(f"Detector.run: {name}: expected real numbers, found dtype {found.dtype}; nothing scored")
+    return np.ascontiguousarray(found, dtype=dtype)

@@ -126,6 +126,31 @@ TEST_CASE("light bank: the same bits on every instruction set, of float32 and fl
     CHECK(same_bits(bits, wanted.bits));
 }
 
+TEST_CASE("light bank: rows without gaps take a shorter way to the bits they have beside a series with gaps") {
+    std::mt19937 engine(5);
+    std::normal_distribution<float> normal(50.0F, 3.0F);
+    std::vector<float> calm(700 * kSeries);
+    for (float& value : calm) value = normal(engine);
+    for (std::size_t r = 500; r < 520; ++r) calm[r * kSeries + 11] = kNan;  // on the short way, off it, back
+    auto gapped = calm;
+    for (std::size_t i = 0; i < gapped.size(); ++i) {
+        if (i % kSeries % 100 == 50) gapped[i] = kNan;
+    }
+    LightBank a(kSeries, 1e6);
+    LightBank b(kSeries, 1e6);
+    const Found quick = run(a, calm);
+    const Found slow = run(b, gapped, 3);
+    std::size_t wrong = 0;
+    for (std::size_t i = 0; i < calm.size(); ++i) {
+        wrong += i % kSeries % 100 != 50 && quick.bits[i] != slow.bits[i] ? 1 : 0;
+    }
+    CHECK(wrong == 0);
+    auto said = told(quick.alarms);
+    std::erase_if(said, [](const auto& alarm) { return std::get<1>(alarm) % 100 == 50; });
+    CHECK(said.size() > 10);
+    CHECK(said == told(slow.alarms));
+}
+
 TEST_CASE("light bank: a saved one goes on with the same bits; of other series it is refused") {
     const auto values = rows(400);
     const auto half = static_cast<std::ptrdiff_t>(305 * kSeries);

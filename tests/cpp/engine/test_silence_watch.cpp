@@ -50,7 +50,7 @@ std::vector<double> moving(int r) { return {std::sin(static_cast<double>(r)), 7.
 
 }  // namespace
 
-TEST_CASE("silence watch: a series that stops is told once with its gap, and once when it is back, also with an old value") {
+TEST_CASE("silence watch: a series that stops is told once, and once when it is back, also with its last value") {
     Watched w(2);
     CHECK(w.rows(2000, moving).empty());
     CHECK(w.rows(30, [](int r) { return std::vector{std::sin(r), kNan}; }) == Told{"1:begins:missing"});
