@@ -12,8 +12,8 @@
 //          keeps it.
 // Learns:  residuals cut at six usual ones; level the less the more evidence there is. Alarming values move nothing.
 // Cost:    52 bytes a series, of which rows without gaps touch 36; bench_leaves light. Allocates only for alarms.
-//          Values are taken minus the first of their series, as float32. The same bits for any split of the rows and on every
-//          instruction set.
+//          Values are taken minus the first of their series, as float32. The same bits for any split of the rows and on
+//          every instruction set.
 #pragma once
 
 #include <cstdint>
