@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "auditors/change_point.hpp"
+#include "auditors/constraints.hpp"
 #include "engine/event_plane.hpp"
 #include "report.hpp"
 
@@ -20,6 +21,10 @@ extern const AuditorDescriptor forecast_auditor;
 extern const AuditorDescriptor outcome_auditor;
 extern const AuditorDescriptor sequence_auditor;
 extern const AuditorDescriptor hijack_auditor;
+extern const AuditorDescriptor progress_auditor;
+extern const AuditorDescriptor behaviour_auditor;
+extern const AuditorDescriptor claims_auditor;
+extern const AuditorDescriptor limits_auditor;
 }  // namespace argus::auditors
 
 namespace {
@@ -188,8 +193,10 @@ std::size_t book_all(const std::vector<std::string>& frames) {
 }
 
 // Events accepted, 0 when anything was said.
-std::size_t ingest_all(const std::vector<std::string>& frames, std::vector<engine::AuditorChoice> auditors) {
+std::size_t ingest_all(const std::vector<std::string>& frames, std::vector<engine::AuditorChoice> auditors,
+                       std::vector<auditors::Constraint> constraints = {}) {
     engine::EventPlaneOptions options;
+    options.constraints = std::move(constraints);
     options.auditors = std::move(auditors);
     options.ledger.default_cap.fill(1'000'000'000'000'000);
     engine::EventPlane plane(std::move(options));
@@ -199,6 +206,31 @@ std::size_t ingest_all(const std::vector<std::string>& frames, std::vector<engin
         accepted += plane.ingest(as_bytes(frame), 0, true, engine::kEventTime, said).accepted;
     }
     return said.empty() ? accepted : 0;
+}
+
+// One more row of each template beside the built-in ones, all of them kept; half of tasks, half of sessions.
+std::vector<auditors::Constraint> one_of_each() {
+    std::vector<auditors::Constraint> rows;
+    for (const auto& t : auditors::templates()) {
+        auditors::Constraint& c = rows.emplace_back();
+        c.name = std::string("bench_") + t.name;
+        c.kind = static_cast<auditors::Template>(rows.size() - 1);
+        const bool lasting = t.deadline == auditors::Deadline::needed;
+        c.scope = rows.size() % 2 == 0 || lasting ? ScopeKind::task : ScopeKind::session;
+        c.activation.events = {"policy_violation"};
+        c.activation.conditions = {{"tool", "delete"}};
+        if (t.target) c.target.events = {"tool_called", "model_called"};
+        if (c.kind == auditors::Template::succession || c.kind == auditors::Template::chain_succession) {
+            c.target.events = {"user_feedback"};
+        }
+        if (c.kind == auditors::Template::existence || c.kind == auditors::Template::init) {
+            c.activation = {{"task_started"}, {}};
+        }
+        if (c.kind == auditors::Template::exactly || c.kind == auditors::Template::end) {
+            c.activation = {{"task_completed", "task_failed", "task_cancelled"}, {}};
+        }
+    }
+    return rows;
 }
 
 // A finished task alone, on a stream as long as its memory reaches: learned, and both statistics read.
@@ -244,7 +276,11 @@ int main() {
     figure("events/decode", [&] { return decode_all(frames); });
     figure("events/ledger", [&] { return book_all(frames); });
     figure("events/causal", [&] { return ingest_all(frames, {{&auditors::causal_auditor, {}}}); });
+    figure("events/constraints",
+           [&] { return ingest_all(frames, {{&auditors::causal_auditor, {}}}, one_of_each()); });
     figure("events/loop", [&] { return ingest_all(frames, {{&auditors::loop_auditor, {}}}); });
+    std::vector<double> limits(21, 1e12);
+    figure("events/limits", [&] { return ingest_all(frames, {{&auditors::limits_auditor, limits}}); });
     figure("events/budget", [&] { return ingest_all(frames, {{&auditors::budget_auditor, {}}}); });
     figure("events/cost", [&] { return ingest_all(frames, {{&auditors::cost_auditor, {}}}); });
     figure("events/forecast", [&] { return ingest_all(frames, {{&auditors::forecast_auditor, {}}}); });
@@ -254,10 +290,14 @@ int main() {
     figure("events/outcome", [&] { return ingest_all(frames, {{&auditors::outcome_auditor, {}}}); });
     pass = report_outcome_task() && pass;
     figure("events/sequence", [&] { return ingest_all(frames, {{&auditors::sequence_auditor, {}}}); });
+    figure("events/claims", [&] { return ingest_all(frames, {{&auditors::claims_auditor, {}}}); });
     figure("events/hijack", [&] { return ingest_all(frames, {{&auditors::hijack_auditor, {}}}); });
     figure_of(requests, "events/requests/ledger", [&] { return ingest_all(requests, {}); });
     figure_of(requests, "events/requests/hijack",
               [&] { return ingest_all(requests, {{&auditors::hijack_auditor, {}}}); });
+    figure("events/progress", [&] { return ingest_all(frames, {{&auditors::progress_auditor, {}}}); });
+    figure("events/behaviour", [&] { return ingest_all(frames, {{&auditors::behaviour_auditor, {}}}); });
+    figure("events/calls/behaviour", [&] { return ingest_all(calls, {{&auditors::behaviour_auditor, {}}}); }, true);
     figure("events/ingest", [&] { return ingest_all(frames, engine::default_auditors()); });
     return pass ? 0 : 1;
 }

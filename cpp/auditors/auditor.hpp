@@ -8,7 +8,9 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
+#include "auditors/host_facts.hpp"
 #include "base/clock.hpp"
 #include "base/codec.hpp"
 #include "events/ledger.hpp"
@@ -20,16 +22,21 @@ namespace argus::auditors {
 
 // What a deterministic rule found, in the terms the criteria are written in.
 struct Facts {
-    enum class Rule : std::uint8_t { order, loss, loop, budget, cost, forecast, drift, sequence, hijack };
+    enum class Rule : std::uint8_t {
+        order, loss, loop, budget, cost, forecast, drift, sequence, hijack, progress, behaviour, claim,
+        limit,
+    };
     Rule rule = Rule::order;
     // order: the source that broke the order
     bool lossless = false;
     std::uint32_t source = events::kNone;
-    // loop
+    Severity asked = Severity::warning;  // the highest that the rule asks for
+    bool seen = false;                   // an event that must not be was seen: loss cannot explain it
+    // loop, progress
     int period = 0;
-    std::uint64_t repeats = 0;      // whole cycles, the first counted
+    std::uint64_t repeats = 0;      // whole cycles, the first counted; of progress, steps without anything new
     double duration_s = 0.0;
-    std::int64_t metered_nusd = 0;  // loop: spend since the loop began; budget: metered + reserved
+    std::int64_t metered_nusd = 0;  // loop, progress: spend since it began; budget: metered + reserved
     std::int64_t upper_nusd = 0;    // the same with unknown cost at its upper bound
     std::int64_t cap_nusd = 0;      // of the session (loop) or of the account (budget); 0 = none
     bool strict = false;            // budget: unknown cost counts towards the cap
@@ -48,6 +55,11 @@ struct Facts {
     bool worse = false;
     // hijack
     double chance = 1.0;            // share of the agent's own tasks that hold anything as unlike their request
+    // claim; `repeats` = claims of the session that the host refuted
+    bool ended = false;             // success was claimed, the process failed: its session is over
+    // limit: in the unit of the cap
+    double used = 0.0;
+    double limit = 0.0;
 };
 
 struct Verdict {
@@ -60,17 +72,26 @@ public:
     virtual ~Emit() = default;
     [[nodiscard]] virtual Verdict judge(const Facts& facts, const events::Ledger& ledger, Nanos now) const = 0;
     virtual void say(Anomaly&& anomaly) = 0;
+    // Has a file looked at; the answer comes as a HostFact. False = nobody looks here, or not now.
+    [[nodiscard]] virtual bool ask(const FileQuestion&) { return false; }
 };
+
+struct Constraint;
 
 class Auditor {
 public:
     virtual ~Auditor() = default;
+    // Before the first event: constraints of the configuration. Throws std::invalid_argument.
+    virtual void constrain(const std::vector<Constraint>&) {}
     virtual void on_event(const Event& event, events::Ledger& ledger, Emit& emit) = 0;
     virtual void on_tick(Nanos now, events::Ledger& ledger, Emit& emit) = 0;
     // No more events will come: what waits for others is judged on what is known.
     virtual void finish(Nanos, events::Ledger&, Emit&) {}
     // A person cleared a stop of `scope`: what stands there is said again when it goes on.
     virtual void rearm(const Scope&, events::Ledger&) {}
+    // What the host shows; views in it die with the call.
+    virtual void on_fact(const HostFact&, Nanos, events::Ledger&, Emit&) {}
+    virtual void report(ClaimReport&) const {}
     virtual void save(Writer& writer) const = 0;
     virtual void load(Reader& reader) = 0;
 };

@@ -1,16 +1,15 @@
-// Causal integrity: order and identity faults that are decidable exactly, nine kinds, no learning.
-//   seq_gap                    sequence numbers are missing: evidence of loss, info
-//   duplicate_id               an id used again with other content
-//   clock_backwards            a source's ts falls back by more than the tolerance
-//   orphan_parent              `parent` names no task, span or event seen, also not 2 s later
-//   completed_without_started  a task ends that its source, which does report starts, never started
-//   duplicate_terminal         a task ends twice
-//   event_after_terminal       an action of a task after its end (late cost, evaluation and feedback are no actions)
-//   missing_terminal           a started task is silent past its deadline, and its source does report ends
-//   write_after_lockdown       a file is written in a locked scope
+// Causal integrity: order and identity faults that are decidable exactly; no learning.
+//   seq_gap                sequence numbers are missing: evidence of loss, info
+//   duplicate_id           an id used again with other content
+//   clock_backwards        ts falls back by more than the tolerance: that of a source, or of a task within a source
+//   orphan_parent          `parent` names no task, span or event seen, also not 2 s later
+//   write_after_lockdown   a file is written in a locked scope
+//   and the rows of constraints.hpp, the built-in ones and those of the configuration, each under its own name
 // A source is judged only on event types it has shown that it emits. Events of one source are judged in arrival order;
-// while several sources live, lifecycle events wait up to 2 s in a bounded heap and are judged in ts order.
-// Method: state machine per task; notes in DESIGN "Events".  Cost: bench_events events/causal.
+// while several sources live, they wait up to the watermark of 2 s in a bounded heap and are judged in ts order.
+// Deadlines are looked at one watermark later then, so that what was sent in time may still arrive.
+// Not decidable: the order of two events with one ts from two sources; a clock that fell back on a source that had sent
+// nothing newer.  Cost: bench_events events/causal.
 
 #include <algorithm>
 #include <array>
@@ -18,6 +17,7 @@
 #include <string>
 
 #include "auditors/auditor.hpp"
+#include "auditors/constraints.hpp"
 
 namespace argus::auditors {
 namespace {
@@ -29,15 +29,16 @@ using events::kSettled;
 using events::Ledger;
 using events::Source;
 using events::Task;
-using events::TaskState;
+using Violation = Constraints::Violation;
 
-enum Values : std::size_t { kTerminalDeadline, kOrphanWait, kClockTolerance, kReorderWindow };
+enum Values : std::size_t { kTerminalDeadline, kOrphanWait, kClockTolerance, kReorderWindow, kRepeat };
 
 constexpr Option kOptions[] = {
     {"terminal_deadline_s", "s", 600, 1, 604800, "silence after which a started task without its end is a fault"},
     {"orphan_wait_s", "s", 2, 0, 60, "how long an unknown parent may still arrive"},
     {"clock_tolerance_s", "s", 2, 0, 3600, "how far a source's ts may fall back"},
-    {"reorder_window_s", "s", 2, 0, 60, "how long lifecycle events wait for other sources' earlier ones"},
+    {"reorder_window_s", "s", 2, 0, 60, "watermark: how long events wait for other sources' earlier ones"},
+    {"repeat_after_s", "s", 3600, 1, 604800, "a constraint that stays violated in a scope is said again after so long"},
 };
 
 constexpr std::size_t kHeldCapacity = 1U << 16;
@@ -45,14 +46,8 @@ constexpr std::size_t kOrphanCapacity = 4096;
 constexpr std::size_t kLockCapacity = 1024;
 constexpr std::size_t kScopes = 5;
 
-enum Spoken : std::uint8_t { kSaidAfterTerminal = 1, kSaidDuplicateTerminal = 2, kSaidMissing = 4 };
-
 [[nodiscard]] double in_seconds(Nanos ns) noexcept { return static_cast<double>(ns) * 1e-9; }
 [[nodiscard]] Nanos seconds(double s) noexcept { return static_cast<Nanos>(s * 1e9); }
-
-[[nodiscard]] bool is_terminal(EventType t) noexcept {
-    return t == EventType::task_completed || t == EventType::task_failed || t == EventType::task_cancelled;
-}
 
 [[nodiscard]] bool is_write(EventType t) noexcept {
     return t == EventType::file_written || t == EventType::file_deleted;
@@ -62,29 +57,15 @@ enum Spoken : std::uint8_t { kSaidAfterTerminal = 1, kSaidDuplicateTerminal = 2,
     return t == EventType::lockdown_set || t == EventType::lockdown_cleared;
 }
 
-[[nodiscard]] bool is_action(EventType t) noexcept {
-    switch (t) {
-        case EventType::tool_called:
-        case EventType::tool_returned:
-        case EventType::model_called:
-        case EventType::model_returned:
-        case EventType::retrieval_done:
-        case EventType::prediction_made:
-        case EventType::budget_reserved:
-        case EventType::user_message:
-        case EventType::file_written:
-        case EventType::file_deleted: return true;
-        default: return false;
-    }
-}
-
-// A lifecycle event, kept until its turn. Its task's names stay in the ledger.
+// An event, kept until its turn. The names of its scopes stay in the tables.
 struct Held {
     Nanos ts = 0, arrived = 0;
     EventType type = EventType::unknown;
-    bool waiting = false;
+    bool waiting = false, reused = false;
     std::uint32_t source = kNone, source_generation = 0;
     std::uint32_t task = kNone, task_generation = 0;
+    Constraints::Matches matches;
+    Constraints::TraceRefs traces{};
     InlineText<64> id;
     std::array<std::uint64_t, kScopes> scopes{};  // writes and locks: host, tenant, agent, session, task; 0 = unnamed
 };
@@ -113,6 +94,7 @@ public:
     explicit Causal(std::span<const double> v)
         : deadline_(seconds(v[kTerminalDeadline])), orphan_wait_(seconds(v[kOrphanWait])),
           clock_tolerance_(seconds(v[kClockTolerance])), window_(seconds(v[kReorderWindow])),
+          repeat_(seconds(v[kRepeat])), constraints_(default_constraints(deadline_), {clock_tolerance_, repeat_}),
           held_(kHeldCapacity), heap_(kHeldCapacity), orphans_(kOrphanCapacity) {}
 
     void on_event(const Event& event, Ledger& ledger, Emit& emit) override {
@@ -120,11 +102,11 @@ public:
         if (seen.id == events::IdStatus::retransmission) return;
         now_ = std::max(now_, seen.now);
         if (seen.gap > 0) say_gap(event, seen, ledger, emit);
-        if (seen.clock_back > clock_tolerance_) {
-            say_event("clock_backwards", event, ledger, emit, {in_seconds(seen.clock_back), 0},
+        const Nanos back = clock_back(event, seen, ledger);
+        if (back > clock_tolerance_) {
+            say_event("clock_backwards", event, ledger, emit, {in_seconds(back), 0},
                       "the clock of source '" + std::string(event.source) + "' fell back by " +
-                          std::to_string(seen.clock_back / kMillisecond) + " ms");
-            ledger.rebase_clock(seen.source, event.ts);
+                          std::to_string(back / kMillisecond) + " ms");
         }
         const bool reused = seen.id == events::IdStatus::reused;
         if (reused) {
@@ -132,15 +114,26 @@ public:
                       "the id '" + std::string(event.id) + "' was used before for other content");
         }
         if (!event.parent.empty() && !reused) check_parent(event, ledger);
-        if (in_order(event, seen)) order(event, seen, reused, ledger, emit);
+        order(event, seen, reused, back, ledger, emit);
     }
 
     void on_tick(Nanos now, Ledger& ledger, Emit& emit) override {
         now_ = std::max(now_, now);
         release_due(ledger, emit);
         judge_orphans(now_, ledger, emit);
-        judge_silence(ledger, emit);
+        judge_deadlines(ledger, emit);
     }
+
+    void constrain(const std::vector<Constraint>& given) override {
+        std::vector<Constraint> rows = default_constraints(deadline_);
+        for (const Constraint& c : given) {
+            std::erase_if(rows, [&](const Constraint& row) { return row.name == c.name; });
+            if (c.enabled) rows.push_back(c);
+        }
+        constraints_ = Constraints(std::move(rows), {clock_tolerance_, repeat_});
+    }
+
+    void rearm(const Scope& scope, Ledger&) override { constraints_.rearm(scope); }
 
     void finish(Nanos now, Ledger& ledger, Emit& emit) override {
         on_tick(now, ledger, emit);
@@ -153,10 +146,6 @@ public:
     void load(Reader& reader) override;
 
 private:
-    [[nodiscard]] static bool in_order(const Event& event, const events::Sighting& seen) noexcept {
-        return seen.task != kNone || is_lock(event.type);
-    }
-
     // --- what is judged at arrival -------------------------------------------------------------------------------
 
     void say_gap(const Event& event, const events::Sighting& seen, Ledger& ledger, Emit& emit) {
@@ -226,33 +215,41 @@ private:
         }
     }
 
-    void judge_silence(Ledger& ledger, Emit& emit) {
-        auto& tasks = ledger.tasks();
-        for (std::uint32_t i = tasks.oldest(kOwed); i != kNone; i = tasks.oldest(kOwed)) {
-            Task& task = tasks[i];
-            if (task.last_seen + deadline_ > now_) return;
-            tasks.move(i, kSettled);
-            task.spoken |= kSaidMissing;
-            const bool known = ledger.sources().holds(task.source, task.source_generation);
-            if (!known || !ledger.sources()[task.source].shows_terminal()) continue;
-            Anomaly a = draft("missing_terminal", now_, task.last_id.view());
-            a.scope = task_scope(task);
-            a.since = task.last_seen;
-            a.value = static_cast<double>(now_ - task.last_seen) * 1e-9;
-            a.upper = static_cast<double>(deadline_) * 1e-9;
-            a.message = "task '" + task.task.str() + "' was started and has been silent for " +
-                        std::to_string((now_ - task.last_seen) / kSecond) + " s without its end";
-            finish_draft(std::move(a), blame(task.source, ledger), ledger, emit);
+    // An event in time may arrive one watermark late; what waits and is older than that goes first.
+    void judge_deadlines(Ledger& ledger, Emit& emit) {
+        const Nanos limit = now_ - (ledger.several_sources(now_) ? window_ : 0);
+        while (constraints_.overdue(limit)) {
+            while (heap_size_ > 0 && heap_[0].ts <= limit) release_one(ledger, emit);
+            for (const Violation& v : constraints_.expire(limit)) say_violation(v, EventType::unknown, ledger, emit);
         }
+    }
+
+    // How far the clock of a source fell back: behind the newest it told, or behind the newest it told of this task,
+    // which a step that was said and taken for its new time would hide.
+    [[nodiscard]] Nanos clock_back(const Event& event, const events::Sighting& seen, Ledger& ledger) const noexcept {
+        const Nanos back = std::max(seen.clock_back, seen.task_back);
+        if (back <= clock_tolerance_) return back;
+        if (seen.clock_back > clock_tolerance_) ledger.rebase_clock(seen.source, event.ts);
+        if (seen.task != kNone) ledger.tasks()[seen.task].last_ts = event.ts;
+        return back;
     }
 
     // --- what is judged in order ---------------------------------------------------------------------------------
 
-    void order(const Event& event, const events::Sighting& seen, bool reused, Ledger& ledger, Emit& emit) {
+    void order(const Event& event, const events::Sighting& seen, bool reused, Nanos back, Ledger& ledger,
+               Emit& emit) {
         Held held;
+        const std::uint64_t task = seen.task != kNone && !event.task.empty() ? ledger.tasks().hash(seen.task) : 0;
+        held.matches = constraints_.match(event);
+        held.traces = constraints_.open(event, task, newcomer(ledger.sources()[seen.source], ledger));
+        const bool guards = is_lock(event.type) || is_write(event.type);
+        const bool traced = std::any_of(held.traces.begin(), held.traces.end(),
+                                        [](const Constraints::TraceRef& ref) { return ref.index != kNone; });
+        if (!guards && !traced) return;
         held.ts = event.ts;
         held.arrived = now_;
         held.type = event.type;
+        held.reused = reused;
         held.source = seen.source;
         held.source_generation = ledger.sources().generation(seen.source);
         if (seen.task != kNone) {
@@ -260,18 +257,20 @@ private:
             held.task_generation = ledger.tasks().generation(seen.task);
         }
         held.id.assign(event.id);
-        if (is_lock(event.type) || is_write(event.type)) name_scopes(event, held);
+        if (guards) name_scopes(event, held);
         if (heap_size_ == 0 && (window_ == 0 || !ledger.several_sources(now_))) {
-            judge(held, reused, ledger, emit);
+            judge(held, ledger, emit);
             return;
         }
+        // A ts that is known to be wrong tells no order: the source's own newest stands in for it.
+        if (back > clock_tolerance_) held.ts = event.ts + back;
         release_due(ledger, emit);
         if (tail_ - head_ == kHeldCapacity) {
             ++released_early_;
             release_head(ledger, emit);
         }
-        if (reused || held.ts < released_ts_) {  // its turn has passed
-            judge(held, reused, ledger, emit);
+        if (held.ts < released_ts_) {  // its turn has passed
+            judge(held, ledger, emit);
             return;
         }
         held.waiting = true;
@@ -297,6 +296,7 @@ private:
             release_head(ledger, emit);
         }
         released_ts_ = 0;  // nobody waits: one wild ts must not decide for those to come
+        head_ = tail_ = 0;  // and the first pages of the ring serve again
     }
 
     void release_head(Ledger& ledger, Emit& emit) {
@@ -311,67 +311,28 @@ private:
         Held& held = held_[first.order % kHeldCapacity];
         held.waiting = false;
         released_ts_ = std::max(released_ts_, held.ts);
-        judge(held, false, ledger, emit);
+        judge(held, ledger, emit);
     }
 
-    void judge(const Held& held, bool reused, Ledger& ledger, Emit& emit) {
-        if (is_lock(held.type)) {
-            set_lock(narrowest(held), held.type == EventType::lockdown_set);
-            return;
-        }
-        if (!ledger.tasks().holds(held.task, held.task_generation)) return;
+    void judge(const Held& held, Ledger& ledger, Emit& emit) {
+        if (is_lock(held.type)) set_lock(narrowest(held), held.type == EventType::lockdown_set);
         if (!ledger.sources().holds(held.source, held.source_generation)) return;
-        Task& task = ledger.tasks()[held.task];
-        if (is_write(held.type) && lock_count_ > 0 && locked(held)) {
-            say_task("write_after_lockdown", held, task, ledger, emit, {1, 0}, {},
+        const bool known = ledger.tasks().holds(held.task, held.task_generation);
+        if (known && is_write(held.type) && lock_count_ > 0 && locked(held)) {
+            say_task("write_after_lockdown", held, ledger.tasks()[held.task], ledger, emit, {1, 0},
                      "a file was written while its scope is locked");
         }
-        if (task.task.empty()) return;
-        if (held.type == EventType::task_started) begin(held, task, ledger);
-        else if (is_terminal(held.type)) end(held, task, reused, ledger, emit);
-        else if (is_action(held.type) && task.state == TaskState::done && !reused) after_end(held, task, ledger, emit);
-    }
-
-    // A start after the end opens the task again: a declared new run of it. One that is older than the end was late.
-    void begin(const Held& held, Task& task, Ledger& ledger) {
-        task.started = true;
-        if (task.state == TaskState::done && held.ts < task.terminal_ts) return;
-        task.state = TaskState::running;
-        task.spoken = 0;
-        task.source = held.source;
-        task.source_generation = held.source_generation;
-        ledger.tasks().move(held.task, kOwed);
-    }
-
-    void end(const Held& held, Task& task, bool reused, Ledger& ledger, Emit& emit) {
-        const Source& source = ledger.sources()[held.source];
-        if (reused) {
-            // said already: the state follows, nothing is said twice
-        } else if (task.state == TaskState::done) {
-            if ((task.spoken & kSaidDuplicateTerminal) == 0) {
-                task.spoken |= kSaidDuplicateTerminal;
-                say_task("duplicate_terminal", held, task, ledger, emit, {2, 1}, task.terminal_id.view(),
-                         "the task had ended before");
-            }
-        } else if (!task.started && source.shows(EventType::task_started) && !newcomer(source, ledger)) {
-            say_task("completed_without_started", held, task, ledger, emit, {0, 1}, {},
-                     "it ended without having been started");
+        // A start makes the task's entry precious until its end.
+        if (known && held.type == EventType::task_started) ledger.tasks().move(held.task, kOwed);
+        if (known && ends_task(held.type)) ledger.tasks().move(held.task, kSettled);
+        // However late the tick came that let it go: its deadlines begin when its wait was over.
+        const Nanos turn_now = std::min(now_, held.arrived + window_);
+        const Constraints::Turn turn{held.ts, turn_now, held.type, held.matches, held.source, held.source_generation,
+                                     held.reused, held.id.view()};
+        for (const Constraints::TraceRef& ref : held.traces) {
+            if (ref.index == kNone) continue;
+            for (const Violation& v : constraints_.step(ref, turn)) say_violation(v, held.type, ledger, emit);
         }
-        task.state = TaskState::done;
-        task.terminal_ts = std::max(task.terminal_ts, held.ts);
-        task.terminal_source = held.source;
-        if (task.terminal_ts == held.ts) task.terminal_id.assign(held.id.view());
-        ledger.tasks().move(held.task, kSettled);
-    }
-
-    void after_end(const Held& held, Task& task, Ledger& ledger, Emit& emit) {
-        // Older than the end by its own ts: late from another source, or out of order within what clocks are allowed.
-        const bool late = held.ts < task.terminal_ts &&
-                          (held.source != task.terminal_source || task.terminal_ts - held.ts <= clock_tolerance_);
-        if (late || (task.spoken & kSaidAfterTerminal) != 0) return;
-        task.spoken |= kSaidAfterTerminal;
-        say_task("event_after_terminal", held, task, ledger, emit, {1, 0}, task.terminal_id.view(),
-                 std::string(events::event_type_name(held.type)) + " after the task's end");
     }
 
     [[nodiscard]] bool newcomer(const Source& source, const Ledger& ledger) const noexcept {
@@ -417,19 +378,44 @@ private:
         return a;
     }
 
-    [[nodiscard]] static Scope task_scope(const Task& task) {
-        return narrowest_scope(task.tenant.view(), task.agent.view(), task.session.view(), task.task.view());
-    }
-
     void say_task(const char* kind, const Held& held, const Task& task, Ledger& ledger, Emit& emit, Count count,
-                  std::string_view other_id, const std::string& what) {
+                  const std::string& what) {
         Anomaly a = draft(kind, held.ts, held.id.view());
         a.value = count.value;
         a.expected = count.expected;
-        if (!other_id.empty() && other_id != held.id.view()) a.evidence.emplace_back(other_id);
-        a.scope = task_scope(task);
+        a.scope = narrowest_scope(task.tenant.view(), task.agent.view(), task.session.view(), task.task.view());
         a.message = "task '" + task.task.str() + "': " + what;
         finish_draft(std::move(a), blame(held.source, ledger), ledger, emit);
+    }
+
+    // Of what is counted, how often it was; else whether what was asked for, or what must not be, was there.
+    [[nodiscard]] static Count count_of(const Violation& v, const Constraint& row) noexcept {
+        switch (row.kind) {
+            case Template::absence: return {static_cast<double>(v.count), row.times - 1.0};
+            case Template::existence:
+            case Template::exactly: return {static_cast<double>(v.count), static_cast<double>(row.times)};
+            default: return v.seen ? Count{1, 0} : Count{0, 1};
+        }
+    }
+
+    void say_violation(const Violation& v, EventType type, Ledger& ledger, Emit& emit) {
+        const Constraint& row = constraints_.row(v.row);
+        if (!ledger.sources().holds(v.source, v.source_generation)) return;
+        if (row.witnessed && (ledger.sources()[v.source].shown & constraints_.target_types(v.row)) == 0) return;
+        Anomaly a = draft(row.name.c_str(), v.ts, v.id.view());
+        a.scope = constraints_.scope_of(v.trace);
+        a.since = v.since != 0 ? v.since : v.ts;
+        if (!v.other.empty() && v.other.view() != v.id.view()) a.evidence.push_back(v.other.str());
+        const Count count = count_of(v, row);
+        a.value = count.value;
+        a.expected = count.expected;
+        if (row.deadline > 0) a.upper = static_cast<double>(row.deadline) * 1e-9;
+        a.message = constraints_.message(v);
+        if (type != EventType::unknown) a.message += " (" + std::string(events::event_type_name(type)) + ")";
+        Facts facts = blame(v.source, ledger);
+        facts.asked = row.severity;
+        facts.seen = v.seen;
+        finish_draft(std::move(a), facts, ledger, emit);
     }
 
     [[nodiscard]] Facts blame(std::uint32_t source, Ledger& ledger) {
@@ -448,8 +434,9 @@ private:
         emit.say(std::move(a));
     }
 
-    Nanos deadline_, orphan_wait_, clock_tolerance_, window_;
+    Nanos deadline_, orphan_wait_, clock_tolerance_, window_, repeat_;
     Nanos now_ = 0;
+    Constraints constraints_;
     events::MappedArray<Held> held_;  // a ring in arrival order
     events::MappedArray<Key> heap_;   // the waiting ones by ts
     std::uint64_t head_ = 0, tail_ = 0;
@@ -473,6 +460,7 @@ void Causal::save(Writer& writer) const {
     for (std::size_t i = 0; i < lock_count_; ++i) writer.pod(locks_[i]);
     writer.pod(shed_);
     writer.pod(released_early_);
+    constraints_.save(writer);
 }
 
 void Causal::load(Reader& reader) {
@@ -497,6 +485,7 @@ void Causal::load(Reader& reader) {
     for (std::size_t i = 0; i < lock_count_; ++i) locks_[i] = reader.pod<std::uint64_t>();
     shed_ = reader.pod<std::uint64_t>();
     released_early_ = reader.pod<std::uint64_t>();
+    constraints_.load(reader);
 }
 
 std::unique_ptr<Auditor> make(std::span<const double> values) { return std::make_unique<Causal>(values); }
@@ -505,8 +494,8 @@ std::unique_ptr<Auditor> make(std::span<const double> values) { return std::make
 
 extern const AuditorDescriptor causal_auditor;
 const AuditorDescriptor causal_auditor{
-    {"causal", "order and identity faults of events that are decidable exactly: nine kinds",
-     "state machines over task life cycles; Lamport 1978 for order across sources", kOptions},
+    {"causal", "order and identity faults of events that are decidable exactly, and violated constraints",
+     "Declare templates, Pesic et al. 2007; Lamport 1978 for order across sources", kOptions},
     make};
 
 }  // namespace argus::auditors

@@ -612,7 +612,7 @@ private:
         const double total = p.sizes.total() + kPoolCalls;
         const auto law = [&](std::size_t b) {
             const double f = (p.sizes.smoothed(b) + kPoolCalls * pool_law_[b]) / total;
-            return natural_log(0.995 * f + 0.005 / static_cast<double>(kSizeBins));
+            return quick_log(0.995 * f + 0.005 / static_cast<double>(kSizeBins));
         };
         std::array<float, kShifts> nats{};
         const double here = law(bin);
@@ -668,16 +668,16 @@ private:
         nats[kSize] = *std::max_element(t.size.begin(), t.size.end());
         if (t.calls >= 4 && t.calls > kSmallestRise * expected && (shared || p.weight >= kWarmAloneBins)) {
             const double rest = std::max(0.0, all - t.calls);
-            double ratio = t.calls * natural_log(t.calls / expected);
+            double ratio = t.calls * quick_log(t.calls / expected);
             if (!shared) ratio -= t.calls - expected;
-            else if (rest > 0) ratio += rest * natural_log(rest / (all * (1 - share)));
+            else if (rest > 0) ratio += rest * quick_log(rest / (all * (1 - share)));
             nats[kRate] = ratio / (shared ? p.shared : p.alone).value(block);
         }
         const double usual_repeats = std::min((p.repeats + 1.0) / (p.own + 50.0), 0.999);
         if (t.repeats >= 4 && t.repeats > 2 * t.calls * usual_repeats) {
             const double q = t.repeats / t.calls;
-            nats[kRetry] = t.repeats * natural_log(q / usual_repeats);
-            if (q < 1) nats[kRetry] += (t.calls - t.repeats) * natural_log((1 - q) / (1 - usual_repeats));
+            nats[kRetry] = t.repeats * quick_log(q / usual_repeats);
+            if (q < 1) nats[kRetry] += (t.calls - t.repeats) * quick_log((1 - q) / (1 - usual_repeats));
         }
         for (const Kind kind : {kSize, kRate, kRetry}) {
             const double score = nats[kind] / (bars_[kind] * p.incidents[kind].patience());

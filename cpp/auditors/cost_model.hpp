@@ -20,7 +20,7 @@ namespace argus::auditors {
 inline constexpr double kLn2 = 0.69314718055994531;
 inline constexpr double kKeepBin = 0.9942404238175473;  // 2^(-1/120): a half-life of 120 bins
 
-[[nodiscard]] inline double natural_log(double x) noexcept {
+[[nodiscard]] inline double quick_log(double x) noexcept {
     return kLn2 * static_cast<double>(fast_log2(static_cast<float>(x)));
 }
 
@@ -251,7 +251,7 @@ public:
         const double others = own < 2 ? 0.0 : own - 2.0;
         const double went_on = std::max(0.0, went_on_ - others);
         const double ended = std::max(0.0, ended_ - (own < 2 ? 0.0 : 1.0));
-        const double turns = 2.0 - kNats / natural_log((went_on + 0.5) / (went_on + ended + 10.0));
+        const double turns = 2.0 - kNats / quick_log((went_on + 0.5) / (went_on + ended + 10.0));
         std::uint32_t bar = turns < kLongest ? std::max(shortest, static_cast<std::uint32_t>(turns)) : kLongest;
         while (bar < kLongest && reached_[bar] > kShare * (runs_ + 100.0)) ++bar;
         return bar;

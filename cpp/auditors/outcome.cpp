@@ -20,7 +20,8 @@
 
 #include "auditors/auditor.hpp"
 #include "auditors/change_point.hpp"
-#include "events/msgpack_reader.hpp"
+#include "auditors/task_attributes.hpp"
+#include "auditors/versions.hpp"
 
 namespace argus::auditors {
 namespace {
@@ -49,16 +50,8 @@ constexpr std::size_t kLiveTasks = 32'768;
 constexpr std::size_t kEnded = 2048;
 constexpr std::size_t kDeployments = 16;
 constexpr std::uint32_t kNames = 1024;
-constexpr std::size_t kKnownVersions = 4;
-constexpr std::uint32_t kForgottenTasks = 100;  // a model unused for so long is new again
-constexpr std::uint32_t kCauseTasks = 20;       // a split is uncertain by about so many tasks
 constexpr std::uint32_t kFollowEvery = 4;
 constexpr double kTasksPerFalseAlarm = 10'000;
-
-[[nodiscard]] std::uint32_t short_hash(std::string_view text) noexcept {
-    const std::uint64_t hash = events::hash_text(text);
-    return text.empty() ? 0 : static_cast<std::uint32_t>(hash >> 32U) | 1U;
-}
 
 // What a running task has shown so far.
 struct LiveTask {
@@ -66,15 +59,6 @@ struct LiveTask {
     std::uint32_t tool = 0, model = 0, version = 0;  // short hashes of names; 0 = none seen
     std::uint16_t calls = 0;
     bool ended = false;
-};
-
-// The models, or agent versions, that a stream used lately.
-struct Versions {
-    struct Used {
-        std::uint32_t name = 0, last = 0;  // number of the task
-    };
-    std::array<Used, kKnownVersions> used{};  // newest first
-    std::uint32_t from = 0, to = 0, at = 0;   // the newest change, at task number `at`; 0 = none
 };
 
 // A change that was spoken of: tasks before the split, and those since.
@@ -112,32 +96,6 @@ struct Deployment {
     InlineText<128> version;
 };
 
-struct Attributes {
-    std::int64_t tool_calls = kAbsent;
-    std::string_view task_type;
-};
-
-// The two attributes that are read; attrs were validated by the decoder.
-[[nodiscard]] Attributes read_attributes(std::span<const std::byte> encoded) noexcept {
-    Attributes found;
-    if (encoded.empty()) return found;
-    events::MsgpackReader reader(encoded);
-    events::Value map, key, value;
-    if (reader.next(map) != events::Fault::none || map.wire != events::Wire::map) return found;
-    for (std::uint32_t i = 0; i < map.count; ++i) {
-        if (reader.next(key) != events::Fault::none) return found;
-        const bool calls = key.bytes == "tool_calls";
-        if (!calls && key.bytes != "task_type") {
-            if (!reader.skip()) return found;
-            continue;
-        }
-        if (reader.next(value) != events::Fault::none) return found;
-        if (calls && value.wire == events::Wire::integer) found.tool_calls = value.integer;
-        if (!calls && value.wire == events::Wire::text) found.task_type = value.bytes;
-    }
-    return found;
-}
-
 [[nodiscard]] bool is_terminal(EventType t) noexcept {
     return t == EventType::task_completed || t == EventType::task_failed || t == EventType::task_cancelled;
 }
@@ -147,29 +105,8 @@ struct Attributes {
     return event.type == EventType::task_failed ? Success::no : Success::unknown;
 }
 
-[[nodiscard]] std::string quoted(std::string_view text) {
-    std::string out(1, '\'');
-    return out.append(text).append(1, '\'');
-}
-
 [[nodiscard]] double share(const Segment& s) noexcept {
     return s.known == 0 ? kNotANumber : static_cast<double>(s.succeeded) / s.known;
-}
-
-// Notes the name a task used. A change is the first use of a name that was not among the last four, or not lately.
-void note_version(Versions& versions, std::uint32_t name, std::uint32_t task) noexcept {
-    if (name == 0) return;
-    auto& used = versions.used;
-    const auto at = std::find_if(used.begin(), used.end(), [name](const auto& u) { return u.name == name; });
-    const bool known = at != used.end() && task - at->last <= kForgottenTasks;
-    const Versions::Used previous = used[0];
-    if (!known && previous.name != 0 && previous.name != name) {
-        versions.from = previous.name;
-        versions.to = name;
-        versions.at = task;
-    }
-    std::move_backward(used.begin(), at == used.end() ? at - 1 : at, at == used.end() ? at : at + 1);
-    used[0] = {name, task};
 }
 
 class Outcomes final : public Auditor {
@@ -240,12 +177,12 @@ private:
             task.generation = before.generation;
         }
         if (task.ended) return;
-        learn_name(task.model, event.model);
-        learn_name(task.version, event.agent_version);
+        names_.learn(task.model, event.model);
+        names_.learn(task.version, event.agent_version);
         const bool returned_alone = event.type == EventType::tool_returned &&
                                     !ledger.sources()[seen.source].shows(EventType::tool_called);
         if (event.type != EventType::tool_called && !returned_alone) return;
-        if (task.calls == 0) task.tool = remember(event.tool);
+        if (task.calls == 0) task.tool = names_.remember(event.tool);
         if (task.calls < 0xffff) ++task.calls;
     }
 
@@ -258,35 +195,6 @@ private:
         d.version.assign(event.agent_version.empty() ? event.model : event.agent_version);
     }
 
-    void learn_name(std::uint32_t& known, std::string_view name) noexcept {
-        if (!name.empty() && short_hash(name) != known) known = remember(name);
-    }
-
-    // Names are kept for messages alone; one that was forgotten is not named.
-    std::uint32_t remember(std::string_view name) noexcept {
-        const std::uint32_t hash = short_hash(name);
-        if (hash == 0) return hash;
-        std::uint32_t i = names_.find(hash, [](const auto&) { return true; });
-        if (i == kNone) {
-            i = names_.create(hash, 0, [](std::uint32_t) {});
-            names_[i].assign(name);
-        }
-        names_.touch(i);
-        return hash;
-    }
-    [[nodiscard]] std::string name_of(std::uint32_t hash) const {
-        const std::uint32_t i = names_.find(hash, [](const auto&) { return true; });
-        return i == kNone ? "another" : quoted(names_[i].view());
-    }
-    // Cells keep 24 bits of a tool's hash.
-    [[nodiscard]] std::string tool_of(std::uint32_t bits) const {
-        if (bits == 0) return "none";
-        for (std::uint32_t i = names_.newest(); i != kNone; i = names_.older(i)) {
-            if ((names_.hash(i) & 0xffffffU) == bits) return quoted(names_[i].view());
-        }
-        return "another";
-    }
-
     // --- finished tasks ------------------------------------------------------------------------------------------
 
     void end(const Event& event, Ledger& ledger, Emit& emit) {
@@ -294,21 +202,21 @@ private:
         LiveTask& task = live(seen, ledger);
         if (task.ended) return;  // told twice
         task.ended = true;
-        const Attributes attributes = read_attributes(event.attrs);
+        const TaskAttributes attributes = read_task_attributes(event.attrs);
         FinishedTask finished;
         finished.success = success_of(event);
         finished.calls = attributes.tool_calls >= 0 ? static_cast<std::uint32_t>(std::min<std::int64_t>(
                                                           attributes.tool_calls, kCallsMax))
                                                     : std::min<std::uint32_t>(task.calls, kCallsMax);
-        finished.tool = event.tool.empty() ? task.tool : remember(event.tool);
-        if (!event.strategy.empty()) finished.tool ^= remember(event.strategy) << 7U;
+        finished.tool = event.tool.empty() ? task.tool : names_.remember(event.tool);
+        if (!event.strategy.empty()) finished.tool ^= names_.remember(event.strategy) << 7U;
         const std::string_view agent = event.agent.empty() ? ledger.tasks()[seen.task].agent.view() : event.agent;
         const std::uint32_t i = stream_of(event, agent, attributes.task_type, seen.now);
         Stream& stream = streams_[i];
         ++stream.tasks;
-        note_version(stream.models, event.model.empty() ? task.model : remember(event.model), stream.tasks);
-        note_version(stream.versions, event.agent_version.empty() ? task.version : remember(event.agent_version),
-                     stream.tasks);
+        stream.models.note(event.model.empty() ? task.model : names_.remember(event.model), stream.tasks);
+        stream.versions.note(event.agent_version.empty() ? task.version : names_.remember(event.agent_version),
+                             stream.tasks);
         Ended& ended = ended_[ended_count_++ % kEnded];
         ended.stream = i;
         ended.generation = streams_.generation(i);
@@ -474,10 +382,7 @@ private:
     [[nodiscard]] std::string known_cause(const Stream& stream, const Deployment* deployed) const {
         std::string text;
         const auto changed = [&](const Versions& v, const char* what) {
-            if (v.at == 0 || v.at + kCauseTasks < stream.incident.first_task) return;
-            text.append("; known cause: ").append(what).append(" changed from ").append(name_of(v.from));
-            text.append(" to ").append(name_of(v.to)).append(" ");
-            text.append(std::to_string(stream.tasks - v.at)).append(" tasks ago");
+            if (v.explains(stream.incident.first_task)) text += v.describe(what, stream.tasks, "tasks", names_);
         };
         changed(stream.models, "the model");
         changed(stream.versions, "the agent's version");
@@ -513,7 +418,7 @@ private:
         if (incident.mix && incident.view != View::success) {
             std::snprintf(buffer, sizeof buffer, ", calls a task from %.1f to %.1f, tasks that begin with tool ",
                           incident.before.calls, incident.after.calls);
-            text.append(buffer).append(tool_of(incident.tool.tool));
+            text.append(buffer).append(names_.by_low_bits(incident.tool.tool));
             std::snprintf(buffer, sizeof buffer, " from %.0f %% to %.0f %%", 100 * incident.tool.before,
                           100 * incident.tool.after);
             text += buffer;
@@ -530,7 +435,7 @@ private:
     ChangePoint changes_;
     events::Slab<Stream, 2> streams_;
     events::MappedArray<LiveTask> live_;
-    events::Slab<InlineText<128>> names_;
+    Names names_;
     events::MappedArray<Ended> ended_;
     std::uint64_t ended_count_ = 0;
     std::array<Deployment, kDeployments> deployments_{};

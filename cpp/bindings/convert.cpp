@@ -3,8 +3,10 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 
 namespace py = pybind11;
 
@@ -214,6 +216,67 @@ py::list host_status_to_list(engine::HostPlane& host) {
         out.append(d);
     }
     return out;
+}
+
+namespace {
+
+[[nodiscard]] auditors::Pattern pattern_of(const py::handle& given) {
+    auditors::Pattern pattern;
+    if (given.is_none()) return pattern;
+    const auto [events, where] = given.cast<std::pair<std::vector<std::string>, std::map<std::string, std::string>>>();
+    pattern.events = events;
+    pattern.conditions.assign(where.begin(), where.end());
+    return pattern;
+}
+
+[[nodiscard]] py::object pattern_to_python(const auditors::Pattern& pattern) {
+    if (pattern.events.empty()) return py::none();
+    py::dict where;
+    for (const auto& [field, value] : pattern.conditions) where[py::str(field)] = value;
+    return py::make_tuple(pattern.events, where);
+}
+
+}  // namespace
+
+auditors::Constraint constraint_of(const py::dict& row) {
+    auditors::Constraint c;
+    c.name = row["name"].cast<std::string>();
+    const auto kind = row["template"].cast<std::string>();
+    const auto all = auditors::templates();
+    const auto at = std::find_if(all.begin(), all.end(), [&](const auto& t) { return kind == t.name; });
+    if (at == all.end()) throw py::value_error("constraints." + c.name + ".template: no template '" + kind + "'");
+    c.kind = static_cast<auditors::Template>(at - all.begin());
+    c.activation = pattern_of(row["activation"]);
+    c.target = pattern_of(row["target"]);
+    c.scope = scope_kind(row["scope"].cast<std::string>());
+    c.times = row["times"].cast<std::uint32_t>();
+    c.deadline = row["deadline_ns"].cast<Nanos>();
+    c.of_silence = row["of_silence"].cast<bool>();
+    c.witnessed = row["witnessed"].cast<bool>();
+    c.enabled = row["enabled"].cast<bool>();
+    c.message = row["message"].cast<std::string>();
+    const auto severity = row["severity"].cast<std::string>();
+    for (const auto s : {Severity::info, Severity::warning, Severity::critical}) {
+        if (severity == to_string(s)) c.severity = s;
+    }
+    return c;
+}
+
+py::dict constraint_to_dict(const auditors::Constraint& c) {
+    py::dict d;
+    d["name"] = c.name;
+    d["template"] = auditors::templates()[static_cast<std::size_t>(c.kind)].name;
+    d["activation"] = pattern_to_python(c.activation);
+    d["target"] = pattern_to_python(c.target);
+    d["scope"] = to_string(c.scope);
+    d["times"] = c.times;
+    d["deadline_ns"] = c.deadline;
+    d["of_silence"] = c.of_silence;
+    d["witnessed"] = c.witnessed;
+    d["severity"] = to_string(c.severity);
+    d["enabled"] = c.enabled;
+    d["message"] = c.message;
+    return d;
 }
 
 }  // namespace argus::bindings

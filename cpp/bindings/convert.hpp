@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "auditors/constraints.hpp"
 #include "engine/alarm_budget.hpp"
 #include "engine/event_plane.hpp"
 #include "engine/host_plane.hpp"
@@ -34,6 +35,8 @@ private:
 [[nodiscard]] pybind11::str text(std::string_view bytes);
 
 [[nodiscard]] pybind11::dict scope_to_dict(const Scope& scope);
+[[nodiscard]] auditors::Constraint constraint_of(const pybind11::dict& row);  // throws ValueError, KeyError
+[[nodiscard]] pybind11::dict constraint_to_dict(const auditors::Constraint& constraint);
 [[nodiscard]] pybind11::dict anomaly_to_dict(const Anomaly& anomaly);  // keys of argus.schema.Anomaly but `host`
 [[nodiscard]] pybind11::dict budget_totals(const engine::AlarmBudget& budget);
 // The same, and of each of `slots` its level, state and days.

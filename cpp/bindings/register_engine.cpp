@@ -84,6 +84,34 @@ py::dict catalog() {
     return out;
 }
 
+// What constraints can be made of, and those that hold by default.
+py::dict constraint_catalog() {
+    constexpr const char* kDeadlines[] = {"none", "optional", "needed"};
+    py::list kinds, fields, events, taken, rows;
+    for (const auto& t : auditors::templates()) {
+        py::dict d;
+        d["name"] = t.name;
+        d["target"] = t.target;
+        d["times"] = t.times;
+        d["deadline"] = kDeadlines[static_cast<std::size_t>(t.deadline)];
+        d["documentation"] = t.documentation;
+        kinds.append(d);
+    }
+    for (const char* name : auditors::condition_fields()) fields.append(name);
+    for (const char* name : auditors::check_names()) taken.append(name);
+    for (std::size_t i = 1; i < static_cast<std::size_t>(EventType::count_); ++i) {
+        events.append(text(events::event_type_name(static_cast<EventType>(i))));
+    }
+    for (const auto& c : auditors::default_constraints(600 * kSecond)) rows.append(constraint_to_dict(c));
+    py::dict out;
+    out["templates"] = kinds;
+    out["fields"] = fields;
+    out["events"] = events;
+    out["taken"] = taken;
+    out["defaults"] = rows;
+    return out;
+}
+
 engine::StopKind stop_kind(const std::string& name) {
     for (const auto kind : {engine::StopKind::hard_kill, engine::StopKind::write_lockdown}) {
         if (name == engine::to_string(kind)) return kind;
@@ -216,6 +244,43 @@ py::list lanes_list(const engine::HostPlane* host) {
     return out;
 }
 
+py::dict share(const auditors::Share& of) {
+    py::dict out;
+    out["all"] = of.all;
+    out["accounted"] = of.accounted;
+    return out;
+}
+
+py::dict claims(const Engine& engine) {
+    const auditors::ClaimReport report = engine.events().claims();
+    py::dict unverifiable;
+    for (std::size_t i = 1; i < auditors::kBlinds; ++i) {
+        unverifiable[auditors::to_string(static_cast<auditors::Blind>(i))] = report.counts.unverifiable[i];
+    }
+    py::dict out;
+    out["files"] = report.counts.files;
+    out["confirmed"] = report.counts.confirmed;
+    out["refuted"] = report.counts.refuted;
+    out["undecided"] = report.counts.undecided;
+    out["withdrawn"] = report.counts.withdrawn;
+    out["shed"] = report.counts.shed;
+    out["unverifiable"] = unverifiable;
+    py::list agents;
+    for (const auditors::AgentCoverage& a : report.agents) {
+        py::dict d;
+        d["session"] = text(a.session);
+        d["agent"] = text(a.agent);
+        d["cpu_s"] = share(a.cpu_s);
+        d["write_bytes"] = share(a.write_bytes);
+        d["processes"] = share(a.processes);
+        d["since"] = a.since;
+        d["alive"] = a.alive;
+        agents.append(d);
+    }
+    out["agents"] = agents;
+    return out;
+}
+
 py::dict statistics(Engine& engine) {
     const auto& s = engine.statistics();
     const auto& plane = engine.events();
@@ -283,6 +348,7 @@ std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& 
                                     std::tuple<bool, std::int64_t, std::string> processes, std::int64_t window_ms,
                                     const BurstValues& bursts, const LeafValues& detectors,
                                     const NamedSeries& named, const LeafValues& auditors, const LeafValues& criteria,
+                                    const std::vector<py::dict>& constraints,
                                     const std::map<std::string, std::int64_t>& caps_nusd, bool caps_strict,
                                     const std::vector<PriceValues>& prices,
                                     double false_alarms_per_day, std::uint32_t history_rows,
@@ -314,6 +380,7 @@ std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& 
         }
     }
     for (const auto& [name, enabled, values] : criteria) options.events.criteria.push_back({name, enabled, values});
+    for (const py::dict& row : constraints) options.events.constraints.push_back(constraint_of(row));
     for (const auto& [kind, nusd] : caps_nusd) {
         options.events.ledger.default_cap[static_cast<std::size_t>(scope_kind(kind))] = nusd;
     }
@@ -401,7 +468,13 @@ void bind_stops(py::class_<Engine>& c) {
              [](Engine& engine, const std::vector<std::tuple<std::string, std::int32_t, std::int64_t, bool>>& roots) {
                  std::vector<engine::AgentRoot> out;
                  for (const auto& [session, pid, start, below] : roots) out.push_back({session, pid, start, below});
-                 return engine.host() != nullptr ? engine.host()->set_agents(std::move(out)) : 0;
+                 return engine.set_agents(std::move(out));
+             })
+        .def("end_session",
+             [](Engine& engine, const std::string& session, int code, int signal, bool stopped, Nanos now) {
+                 std::vector<Anomaly> found;
+                 engine.end_session(session, code, signal, stopped, now, found);
+                 return to_python(found);
              })
         .def("release_stop",
              [](Engine& engine, const std::string& stop, const std::string& kind, const std::string& name) {
@@ -488,6 +561,7 @@ void bind_reading(py::class_<Engine>& c) {
         .def("process_keys", [](Engine& engine, const std::string& by) { return texts(process_keys(engine, by)); })
         .def("process_groups", &process_groups)
         .def("statistics", &statistics)
+        .def("claims", &claims)
         .def("burst",
              [](Engine& engine) {
                  if (engine.host() != nullptr) engine.host()->burst();
@@ -499,12 +573,13 @@ void bind_reading(py::class_<Engine>& c) {
 
 void register_engine(py::module_& m) {
     m.def("catalog", &catalog);
+    m.def("constraint_catalog", &constraint_catalog);
     m.def("instruction_set", [] { return to_string(isa()); });
     m.attr("EVENT_TIME") = engine::kEventTime;
     py::class_<Engine> engine(m, "Engine");
     engine.def(py::init(&make_engine), py::kw_only(), "proc"_a, "sys"_a, "cgroup"_a, "host_plane"_a, "sources"_a,
                "processes"_a, "window_ms"_a, "bursts"_a, "detectors"_a, "named"_a, "auditors"_a, "criteria"_a,
-                   "caps_nusd"_a,
+               "constraints"_a, "caps_nusd"_a,
                "caps_strict"_a, "prices"_a, "false_alarms_per_day"_a, "history_rows"_a, "guard_every_session"_a);
     bind_running(engine);
     bind_state(engine);

@@ -107,7 +107,8 @@ using events::Wire;
 
 // The names match the parameters of the Python signature.
 [[nodiscard]] std::unique_ptr<EventPlane> make_plane(const py::dict& prices, const py::dict& default_caps,
-                                                     const py::dict& criteria) {
+                                                     const py::dict& criteria,
+                                                     const std::vector<py::dict>& constraints) {
     engine::EventPlaneOptions options;
     for (const auto& [model, pair] : prices) {
         const auto price = pair.cast<std::pair<std::int64_t, std::int64_t>>();
@@ -120,6 +121,7 @@ using events::Wire;
     for (const auto& [name, values] : criteria) {
         options.criteria.push_back({name.cast<std::string>(), true, values.cast<std::vector<double>>()});
     }
+    for (const py::dict& row : constraints) options.constraints.push_back(constraint_of(row));
     return std::make_unique<EventPlane>(std::move(options));
 }
 
@@ -157,7 +159,7 @@ void load_plane(EventPlane& plane, const py::bytes& state) {
 void register_plane(py::module_& m) {
     py::class_<EventPlane>(m, "EventPlane", "Frames of agent events in, judged anomalies out.")
         .def(py::init(&make_plane), py::arg("prices") = py::dict(), py::arg("default_caps") = py::dict(),
-             py::arg("criteria") = py::dict())
+             py::arg("criteria") = py::dict(), py::arg("constraints") = std::vector<py::dict>())
         .def("ingest", &ingest, py::arg("frame"), py::arg("credential") = 0, py::arg("require_seq") = false,
              py::arg("now") = py::none(), "One frame; `now` in wall-clock ns, None = event time.")
         .def("tick",

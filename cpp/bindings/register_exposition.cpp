@@ -36,6 +36,7 @@ void publish(Exposition& exposition, engine::Engine& of, const std::vector<doubl
     exposition.publish({.host = of.host(),
                         .engine = of.statistics(),
                         .events = of.events().totals(),
+                        .claims = of.events().claims(),
                         .step_wall = of.row_time(),
                         .own = own});
 }

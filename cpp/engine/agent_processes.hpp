@@ -23,6 +23,7 @@ struct AgentRoot {
     std::int32_t pid = 0;
     std::int64_t start_time_ns = 0;  // with the pid, its identity
     bool descendants_only = false;   // a supervisor is not part of what it supervises
+    friend bool operator==(const AgentRoot&, const AgentRoot&) = default;
 };
 
 // Sums over a session's processes. Times and bytes have grown since it was registered, and only grow.

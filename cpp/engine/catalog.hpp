@@ -45,7 +45,8 @@
     X(tail)                \
     X(mix)                 \
     X(embedding)
-#define ARGUS_AUDITORS(X) X(causal) X(loop) X(budget) X(cost) X(forecast) X(outcome) X(sequence) X(hijack)
+#define ARGUS_AUDITORS(X) X(causal) X(loop) X(budget) X(cost) X(forecast) X(outcome) X(sequence) X(hijack) X(progress) \
+    X(behaviour) X(claims) X(limits)
 
 namespace argus::engine {
 

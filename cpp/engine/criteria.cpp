@@ -11,7 +11,7 @@ namespace {
 using auditors::Facts;
 using auditors::Verdict;
 
-enum Row : std::size_t { kC1, kC2, kC4, kW1, kW2, kW3, kW4, kW5, kW8 };
+enum Row : std::size_t { kC1, kC2, kC4, kC5, kW1, kW2, kW3, kW4, kW5, kW8, kW9 };
 
 constexpr Option kC1Options[] = {{"share", "1", 1.0, 0.01, 1.0, "share of the cap at which it counts as reached"}};
 
@@ -31,6 +31,12 @@ constexpr Option kC4Options[] = {
     {"price_calls", "1", 6, 1, 10000, "or calls at a price of at least the ratio below"},
     {"price_ratio", "1", 5, 1, 10000, "multiple of the usual price for the same tokens"},
     {"excess_s", "s", 60, 0, 1e7, "and costing more than the payer usually spends in so long"},
+};
+
+enum C5Option : std::size_t { kC5Lossy, kC5Window };
+constexpr Option kC5Options[] = {
+    {"lossy_faults", "1", 3, 1, 16, "where an event is missing: faults that a source which loses events must show"},
+    {"window_s", "s", 600, 1, 1e6, "within so long; where a forbidden event was seen, one is enough"},
 };
 
 enum W1Option : std::size_t { kW1Share, kW1Probability };
@@ -71,16 +77,26 @@ constexpr Option kW8Options[] = {
     {"chance", "1", 0, 0, 0.2, "share of the agent's own tasks at most as unlike their request; 0 = never a warning"},
 };
 
+enum W9Option : std::size_t { kW9Refuted, kW9Ended };
+constexpr Option kW9Options[] = {
+    {"refuted", "1", 1, 1, 10000, "claims of a session that the host refutes"},
+    {"ended", "1", 0, 0, 1, "1 = success claimed just before a failing exit counts; a stop then meets the next run"},
+};
+
 constexpr CriterionDescriptor kRows[] = {
-    {"C1", Severity::critical, "metered and reserved spend reaches an absolute cap", kC1Options},
+    {"C1", Severity::critical, "metered and reserved spend, tokens, calls or time reach an absolute cap", kC1Options},
     {"C2", Severity::critical, "a long loop of result-equal calls that also spends or lasts", kC2Options},
     {"C4", Severity::critical, "a loop far beyond its bar or calls far above their price, costing much", kC4Options},
-    {"W1", Severity::warning, "the upper bound of spend reaches a share of a cap, or will do so soon", kW1Options},
+    {"C5", Severity::critical, "a constraint that the configuration marks critical was violated", kC5Options},
+    {"W1", Severity::warning, "spend at its upper bound, tokens, calls or time near a cap, or spend soon will",
+     kW1Options},
     {"W2", Severity::warning, "prices, loops, sizes, rates or retries of model calls that cost much", kW2Options},
-    {"W3", Severity::warning, "a loop of result-equal calls that also spends or lasts", kW3Options},
+    {"W3", Severity::warning, "a loop of result-equal calls that also spends or lasts, or spend without progress",
+     kW3Options},
     {"W4", Severity::warning, "the success of tasks fell, with evidence and by a material amount", kW4Options},
     {"W5", Severity::warning, "events in an order or with an identity that cannot be right", kW5Options},
     {"W8", Severity::warning, "an acting call unlike those that like requests led to before", kW8Options},
+    {"W9", Severity::warning, "a file that an agent claims to have written, which the host refutes", kW9Options},
 };
 
 // Exact integers: a share is taken to 1e-9, products to 128 bits; doubles would lose nano-USD beyond 2^53.
@@ -144,12 +160,20 @@ Verdict Criteria::judge_loop(const Facts& f) const noexcept {
     if (enabled_[kC2] && long_run && (spends || f.duration_s >= value(kC2, kC2Seconds))) {
         return {Severity::critical, "C2"};
     }
-    const bool costs = f.upper_nusd >= nusd(value(kW3, kW3Usd)) ||
-                       (f.cap_nusd > 0 && reaches(f.upper_nusd, f.cap_nusd, value(kW3, kW3Share)));
-    if (enabled_[kW3] && repeats >= value(kW3, kW3Calls) && (costs || f.duration_s >= value(kW3, kW3Seconds))) {
-        return {Severity::warning, "W3"};
-    }
-    return {};
+    const bool lasts = f.duration_s >= value(kW3, kW3Seconds);
+    const bool holds = repeats >= value(kW3, kW3Calls) && (lasts || costs(f));
+    return enabled_[kW3] && holds ? Verdict{Severity::warning, "W3"} : Verdict{};
+}
+
+bool Criteria::costs(const Facts& f) const noexcept {
+    return f.upper_nusd >= nusd(value(kW3, kW3Usd)) ||
+           (f.cap_nusd > 0 && reaches(f.upper_nusd, f.cap_nusd, value(kW3, kW3Share)));
+}
+
+// Steps are not known to be equal: only what they cost makes them matter.
+Verdict Criteria::judge_progress(const Facts& f) const noexcept {
+    const bool holds = static_cast<double>(f.repeats) >= value(kW3, kW3Calls) && costs(f);
+    return enabled_[kW3] && holds ? Verdict{Severity::warning, "W3"} : Verdict{};
 }
 
 Verdict Criteria::judge_budget(const Facts& f) const noexcept {
@@ -157,6 +181,13 @@ Verdict Criteria::judge_budget(const Facts& f) const noexcept {
     const std::int64_t counted = f.strict ? f.upper_nusd : f.metered_nusd;
     if (enabled_[kC1] && reaches(counted, f.cap_nusd, value(kC1, 0))) return {Severity::critical, "C1"};
     if (enabled_[kW1] && reaches(f.upper_nusd, f.cap_nusd, value(kW1, kW1Share))) return {Severity::warning, "W1"};
+    return {};
+}
+
+Verdict Criteria::judge_limit(const Facts& f) const noexcept {
+    if (!(f.limit > 0)) return {};
+    if (enabled_[kC1] && f.used >= f.limit * value(kC1, 0)) return {Severity::critical, "C1"};
+    if (enabled_[kW1] && f.used >= f.limit * value(kW1, kW1Share)) return {Severity::warning, "W1"};
     return {};
 }
 
@@ -187,23 +218,43 @@ Verdict Criteria::judge_hijack(const Facts& f) const noexcept {
     return enabled_[kW8] && f.chance <= value(kW8, 0) ? Verdict{Severity::warning, "W8"} : Verdict{};
 }
 
+Verdict Criteria::judge_order(const Facts& f, const events::Ledger& ledger, Nanos now) const noexcept {
+    const auto enough = [&](double faults, double window_s) {
+        if (f.lossless) return true;
+        const Nanos window = static_cast<Nanos>(window_s * 1e9);
+        return ledger.faults_since(f.source, now - window) >= static_cast<std::uint32_t>(faults);
+    };
+    if (enabled_[kC5] && f.asked == Severity::critical &&
+        (f.seen || enough(value(kC5, kC5Lossy), value(kC5, kC5Window)))) {
+        return {Severity::critical, "C5"};
+    }
+    if (!enabled_[kW5] || f.asked == Severity::info) return {};
+    return enough(value(kW5, kW5Lossy), value(kW5, kW5Window)) ? Verdict{Severity::warning, "W5"} : Verdict{};
+}
+
+Verdict Criteria::judge_claim(const Facts& f) const noexcept {
+    const bool counts = !f.ended || value(kW9, kW9Ended) >= 1;
+    const bool holds = counts && static_cast<double>(f.repeats) >= value(kW9, kW9Refuted);
+    return enabled_[kW9] && holds ? Verdict{Severity::warning, "W9"} : Verdict{};
+}
+
 Verdict Criteria::judge(const Facts& facts, const events::Ledger& ledger, Nanos now) const {
     switch (facts.rule) {
         case Facts::Rule::loss:
-        case Facts::Rule::sequence: return {};  // information: neither justifies a stop by itself
+        case Facts::Rule::sequence:
+        case Facts::Rule::behaviour: return {};  // information: none justifies a stop by itself
         case Facts::Rule::loop: return judge_loop(facts);
         case Facts::Rule::budget: return judge_budget(facts);
+        case Facts::Rule::limit: return judge_limit(facts);
         case Facts::Rule::cost: return judge_cost(facts);
         case Facts::Rule::forecast: return judge_forecast(facts);
         case Facts::Rule::drift: return judge_drift(facts);
         case Facts::Rule::hijack: return judge_hijack(facts);
-        case Facts::Rule::order: break;
+        case Facts::Rule::progress: return judge_progress(facts);
+        case Facts::Rule::order: return judge_order(facts, ledger, now);
+        case Facts::Rule::claim: return judge_claim(facts);
     }
-    if (!enabled_[kW5]) return {};
-    if (facts.lossless) return {Severity::warning, "W5"};
-    const Nanos window = static_cast<Nanos>(value(kW5, kW5Window) * 1e9);
-    const std::uint32_t recent = ledger.faults_since(facts.source, now - window);
-    return recent >= static_cast<std::uint32_t>(value(kW5, kW5Lossy)) ? Verdict{Severity::warning, "W5"} : Verdict{};
+    return {};
 }
 
 }  // namespace argus::engine

@@ -1,14 +1,16 @@
 // The deterministic criteria of the event plane: what a fact justifies alone. Each is a row with its options; defaults
 // are the published ones, configuration may change them, `argus explain criteria` prints them.
-//   C1  metered + reserved spend reaches an absolute cap                                    critical
+//   C1  metered + reserved spend, tokens, calls or time reach an absolute cap               critical
 //   C2  a long result-equal loop that also spends or lasts                                  critical
 //   C4  a loop far beyond its bar, or calls far above their price, that cost much           critical
-//   W1  the upper bound of spend reaches a share of a cap, or will do so soon               warning
+//   C5  a constraint that the configuration marks critical was violated                     critical
+//   W1  the upper bound of spend, tokens, calls or time reach a share of a cap, or soon will warning
 //   W2  a price jump, a loop, or a material shift of sizes, rates or retries of model calls  warning
-//   W3  a short result-equal loop that also spends or lasts                                 warning
+//   W3  a short result-equal loop that also spends or lasts, steps that spend for nothing   warning
 //   W4  the success of tasks fell, with evidence and by a material amount                   warning
 //   W5  a deterministic order fault: one of a lossless source, several of a lossy one       warning
 //   W8  a call that does not fit the request, rarer than a stated share (none by default)   warning
+//   W9  claims of an agent that the host's own facts refute                                 warning
 #pragma once
 
 #include <span>
@@ -49,11 +51,17 @@ private:
         return values_[criterion][option];
     }
     [[nodiscard]] auditors::Verdict judge_loop(const auditors::Facts& facts) const noexcept;
+    [[nodiscard]] auditors::Verdict judge_progress(const auditors::Facts& facts) const noexcept;
+    [[nodiscard]] bool costs(const auditors::Facts& facts) const noexcept;
     [[nodiscard]] auditors::Verdict judge_cost(const auditors::Facts& facts) const noexcept;
     [[nodiscard]] auditors::Verdict judge_forecast(const auditors::Facts& facts) const noexcept;
     [[nodiscard]] auditors::Verdict judge_budget(const auditors::Facts& facts) const noexcept;
+    [[nodiscard]] auditors::Verdict judge_limit(const auditors::Facts& facts) const noexcept;
     [[nodiscard]] auditors::Verdict judge_drift(const auditors::Facts& facts) const noexcept;
+    [[nodiscard]] auditors::Verdict judge_order(const auditors::Facts& facts, const events::Ledger& ledger,
+                                                Nanos now) const noexcept;
     [[nodiscard]] auditors::Verdict judge_hijack(const auditors::Facts& facts) const noexcept;
+    [[nodiscard]] auditors::Verdict judge_claim(const auditors::Facts& facts) const noexcept;
 
     std::vector<std::vector<double>> values_;
     std::vector<bool> enabled_;

@@ -123,6 +123,7 @@ Engine::Engine(EngineOptions options)
                 ? std::make_unique<HostPlane>(options_.host, source_catalog(), system_io(), clock_)
                 : nullptr),
       events_(options_.events),
+      witness_(options_.host_plane ? std::make_unique<FileWitness>(options_.host.roots.proc) : nullptr),
       host_slots_(host_ ? options_.host.max_series : 0),
       event_series_(infos_of(events_.series(clock_.mono()))),
       scores_(!options_.bank.detectors.empty()),
@@ -145,6 +146,7 @@ Engine::Engine(EngineOptions options)
         silence_.emplace(bank_.capacity(), *options_.silence, options_.bank.false_alarms_per_day);
         arrivals_.resize(bank_.capacity(), kNotANumber);
     }
+    events_.set_witness(witness_.get());
     for (std::uint32_t i = 0; i < event_series_.size(); ++i) {
         bank_.join(host_slots_ + i, pool_of(event_series_[i].name));
         meet(host_slots_ + i);
@@ -195,6 +197,9 @@ void Engine::step(Nanos wall_now, std::vector<Anomaly>& out) {
         if (host_) {
             if (!started_) host_->poll_once();
             gather_row();
+            const std::size_t found = out.size();
+            testify(wall_now, out);
+            decide(std::span(out).subspan(found));
             row_time_ = wall_now;
             remember();
             std::span<const double> judged = row_;
@@ -227,6 +232,68 @@ void Engine::finish(Nanos wall_now, std::vector<Anomaly>& out) {
         decide(std::span(out).subspan(before));
         count(std::span(out).subspan(before));
     });
+}
+
+std::uint32_t Engine::set_agents(std::vector<AgentRoot> roots) {
+    if (!host_) return 0;
+    std::vector<Anomaly> nothing;
+    const Nanos now = events_.now() != 0 ? events_.now() : clock_.wall();
+    for (const AgentRoot& root : roots) {
+        const auto& before = host_->roots();
+        if (std::find(before.begin(), before.end(), root) != before.end()) continue;
+        events_.testify(auditors::Presence{root.session}, now, nothing);
+    }
+    const std::uint32_t refused = host_->set_agents(std::move(roots));
+    tell_processes();
+    return refused;
+}
+
+void Engine::end_session(std::string_view session, int code, int signal, bool stopped, Nanos wall_now,
+                         std::vector<Anomaly>& out) {
+    guarded([&] {
+        const std::size_t before = out.size();
+        events_.testify(auditors::Ending{session, code, signal, stopped}, wall_now, out);
+        decide(std::span(out).subspan(before));
+        count(std::span(out).subspan(before));
+    });
+}
+
+// What the host shows of the agents since the last step, to the auditor of their claims.
+void Engine::testify(Nanos wall_now, std::vector<Anomaly>& out) {
+    auditors::FileAnswer answer;
+    while (witness_->take(answer)) events_.testify(answer, wall_now, out);
+    if (host_->processes_fresh()) {
+        for (const AgentUsage& u : host_->agents().usage()) {
+            if (u.session.empty()) continue;
+            events_.testify(auditors::Activity{u.session, host_->processes().time, u.cpu_s, u.read_bytes,
+                                               u.write_bytes, u.started, u.processes}, wall_now, out);
+        }
+        tell_processes();
+    }
+    for (const HostPlane::RootExit& exit : host_->root_exits()) {
+        const auto& roots = host_->roots();
+        const auto same = [&](const AgentRoot& root) { return root.session == exit.session; };
+        if (std::count_if(roots.begin(), roots.end(), same) > 1) continue;  // others of the session go on
+        events_.testify(auditors::Ending{exit.session, exit.code, exit.signal, false}, wall_now, out);
+    }
+}
+
+// The witness must know whose files it may look at, and through whose eyes they were written.
+void Engine::tell_processes() {
+    std::vector<SessionProcess> all;
+    for (const AgentRoot& root : host_->roots()) {
+        all.push_back({events::hash_text(root.session), root.pid, root.descendants_only});
+    }
+    const auto owners = host_->agents().owners();
+    const sources::ProcessTable& table = host_->processes();
+    for (std::size_t row = 0; row < std::min(owners.size(), table.count) && !all.empty(); ++row) {
+        if (owners[row] < 0) continue;
+        const auto& session = host_->agents().usage()[static_cast<std::size_t>(owners[row])].session;
+        all.push_back({events::hash_text(session), table.pid[row], false});
+    }
+    if (all == told_processes_) return;
+    told_processes_ = all;
+    witness_->set_processes(std::move(all));
 }
 
 void Engine::gather_row() {

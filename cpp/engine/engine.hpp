@@ -15,6 +15,7 @@
 #include "engine/bank.hpp"
 #include "engine/epoch_word.hpp"
 #include "engine/event_plane.hpp"
+#include "engine/file_witness.hpp"
 #include "engine/host_plane.hpp"
 #include "engine/silence_watch.hpp"
 #include "engine/stops.hpp"
@@ -69,6 +70,13 @@ public:
 
     [[nodiscard]] std::vector<Decision> take_decisions() { return std::exchange(decisions_, {}); }
 
+    // Whose processes are whose; see HostPlane::set_agents. Their claims are held against facts from now on.
+    std::uint32_t set_agents(std::vector<AgentRoot> roots);
+
+    // A supervisor says how the command of its session ended; `stopped` = by Argus.
+    void end_session(std::string_view session, int code, int signal, bool stopped, Nanos wall_now,
+                     std::vector<Anomaly>& out);
+
     // Maps the epoch word. Host-wide decisions flip it while enforce is set, else they are only reported.
     void attach_control(const std::string& path);
     void set_enforce(bool enforce) noexcept { enforce_ = enforce; }
@@ -78,6 +86,7 @@ public:
 
     [[nodiscard]] StopPolicy& stops() noexcept { return stops_; }
     [[nodiscard]] EventPlane& events() noexcept { return events_; }
+    [[nodiscard]] const EventPlane& events() const noexcept { return events_; }
     [[nodiscard]] HostPlane* host() noexcept { return host_.get(); }
     [[nodiscard]] const HostPlane* host() const noexcept { return host_.get(); }
     [[nodiscard]] const Bank& bank() const noexcept { return bank_; }
@@ -130,6 +139,8 @@ private:
     void tell_silence(std::span<const SilenceSaid> said, bool onset, bool frozen, Nanos wall_now,
                       std::vector<Anomaly>& out);
     void meet(std::uint32_t slot);
+    void testify(Nanos wall_now, std::vector<Anomaly>& out);
+    void tell_processes();
     void open_slot(std::uint32_t slot);
     void save_series(Writer& writer) const;
     void load_series(Reader& reader);
@@ -151,6 +162,8 @@ private:
     SystemClock clock_;
     std::unique_ptr<HostPlane> host_;
     EventPlane events_;
+    std::unique_ptr<FileWitness> witness_;
+    std::vector<SessionProcess> told_processes_;
     std::uint32_t host_slots_;
     std::vector<SeriesInfo> event_series_;
     bool scores_;  // there are detectors

@@ -69,6 +69,7 @@ EventPlane::EventPlane(EventPlaneOptions options)
         check_values(choice.auditor->leaf, choice.values);
         chosen_.push_back(choice.auditor);
         auditors_.push_back(choice.auditor->make(choice.values));
+        if (!options_.constraints.empty()) auditors_.back()->constrain(options_.constraints);
     }
     for (const CriterionChoice& c : options_.criteria) {
         criteria_.configure(c.name, c.values);
@@ -201,6 +202,14 @@ void EventPlane::tick(Nanos now, std::vector<Anomaly>& out) {
     out_ = nullptr;
 }
 
+void EventPlane::testify(const auditors::HostFact& fact, Nanos now, std::vector<Anomaly>& out) {
+    out_ = &out;
+    said_ = 0;
+    now_ = std::max(now_, now);
+    for (const auto& auditor : auditors_) auditor->on_fact(fact, now_, ledger_, *this);
+    out_ = nullptr;
+}
+
 void EventPlane::finish(Nanos now, std::vector<Anomaly>& out) {
     tick(now, out);
     out_ = &out;
@@ -224,6 +233,16 @@ void EventPlane::say(Anomaly&& anomaly) {
     hash = events::mix(hash ^ static_cast<std::uint64_t>(anomaly.ts), 2 * number + 0x9e3779b97f4a7c15ULL);
     anomaly.id = hexadecimal(hash);
     out_->push_back(std::move(anomaly));
+}
+
+bool EventPlane::ask(const auditors::FileQuestion& question) {
+    return witness_ != nullptr && witness_->ask(question);
+}
+
+auditors::ClaimReport EventPlane::claims() const {
+    auditors::ClaimReport report;
+    for (const auto& auditor : auditors_) auditor->report(report);
+    return report;
 }
 
 events::Spend EventPlane::spend(ScopeKind kind, std::string_view tenant, std::string_view id) const {

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "auditors/auditor.hpp"
+#include "auditors/constraints.hpp"
 #include "engine/criteria.hpp"
 #include "events/decode.hpp"
 #include "events/ledger.hpp"
@@ -40,6 +41,7 @@ struct CriterionChoice {
 struct EventPlaneOptions {
     events::LedgerOptions ledger;
     std::vector<AuditorChoice> auditors = default_auditors();  // none = events are counted, not judged
+    std::vector<auditors::Constraint> constraints;  // beside the built-in ones, or in place of those of a like name
     std::vector<CriterionChoice> criteria;  // those not named hold with their defaults
     std::uint32_t max_anomalies = 4096;   // appended per call
     std::uint32_t quarantine = 64;        // refused events kept as a sample, newest
@@ -99,11 +101,15 @@ public:
                         std::vector<Anomaly>& out);
     void tick(Nanos now, std::vector<Anomaly>& out);
     void rearm(const Scope& scope);  // see Auditor::rearm
+    // What the host shows of the agents, at wall clock `now`; see auditors/host_facts.hpp.
+    void testify(const auditors::HostFact& fact, Nanos now, std::vector<Anomaly>& out);
+    void set_witness(auditors::Witness* witness) noexcept { witness_ = witness; }  // null = nobody looks at files
     void finish(Nanos now, std::vector<Anomaly>& out);  // end of a replay: nothing is waited for any longer
 
     [[nodiscard]] events::Spend spend(ScopeKind kind, std::string_view tenant, std::string_view id) const;
     [[nodiscard]] std::vector<EventSourceStatus> sources() const;  // newest first
     [[nodiscard]] EventPlaneTotals totals() const;
+    [[nodiscard]] auditors::ClaimReport claims() const;
     [[nodiscard]] std::vector<Quarantined> quarantine() const;  // oldest first
     // Rates since the previous call, for the host's bank: events, rejects and metered cost per second.
     [[nodiscard]] std::span<const NumericSeries> series(Nanos now) noexcept;
@@ -124,6 +130,7 @@ private:
     [[nodiscard]] auditors::Verdict judge(const auditors::Facts& facts, const events::Ledger& ledger,
                                           Nanos now) const override;
     void say(Anomaly&& anomaly) override;
+    [[nodiscard]] bool ask(const auditors::FileQuestion& question) override;
 
     void accept(events::Decoded& decoded, std::uint32_t credential, Nanos now, IngestReport& report);
     void reject(const events::Decoded& decoded, std::uint32_t credential, IngestReport& report) noexcept;
@@ -139,6 +146,7 @@ private:
     std::vector<Binding> bindings_;
     std::uint32_t next_credential_ = 1;
     Nanos now_ = 0;
+    auditors::Witness* witness_ = nullptr;
     std::vector<Anomaly>* out_ = nullptr;
     std::uint32_t said_ = 0;
     EventPlaneTotals totals_;

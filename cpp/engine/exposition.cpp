@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "sources/text.hpp"
+
 namespace argus::engine {
 namespace {
 
@@ -24,7 +26,7 @@ constexpr MetricType G = MetricType::gauge;
 enum Self : std::size_t {
     kSteps, kStepDuration, kStepDurationMax, kLastStep, kIngestSeconds, kFailed, kAnomalies,
     kEventFrames, kEventsAccepted, kEventsRejected, kEventsUnknown, kEventsRepeated, kEventsUnspoken, kEventsEvicted,
-    kEventSources, kTasks,
+    kEventSources, kTasks, kClaims, kClaimsUnverifiable, kCoverage,
     kSourceUp, kPolls, kValues, kMalformed, kErrors, kMissed, kDropped, kLateness, kDuration, kDurationMax,
     kRateFaults, kSamplesStale, kSeriesRefused, kProcesses, kScrapeSeries, kScrapeLeftOut, kSelfCount,
 };
@@ -45,6 +47,9 @@ constexpr SelfFamily kSelf[] = {
     {"argus_events_evicted_total", C, "Sources, tasks, accounts and calls forgotten for lack of room."},
     {"argus_event_sources", G, "Sources of events that are known."},
     {"argus_tasks", G, "Tasks in the ledger, by state."},
+    {"argus_claims_total", C, "Files that agents claimed to have written, by what the host showed of them."},
+    {"argus_claims_unverifiable_total", C, "Of them those that could not be looked at, by why."},
+    {"argus_agent_coverage_ratio", G, "Share of an agent's activity that its events account for, by what it used."},
     {"argus_source_up", G, "1 when the last poll of this source of host numbers went well."},
     {"argus_source_polls_total", C, "Polls of a source."},
     {"argus_source_values_total", C, "Values that a source emitted."},
@@ -176,6 +181,7 @@ void Exposition::publish(const Published& now) {
     frame.own.assign(now.own.begin(), now.own.end());
     frame.engine = now.engine;
     frame.events = now.events;
+    frame.claims = now.claims;
     frame.step_wall = now.step_wall;
     frames_.publish();
     version_.fetch_add(1, std::memory_order_release);
@@ -332,6 +338,7 @@ void Exposition::render(Format format, Nanos now, std::string& out) {
     write_own(page, frame);
     write_engine(page, frame);
     write_events(page, frame.events);
+    write_claims(page, frame.claims);
     if (frame.has_host) {
         write_sources(page, frame);
         write_host(page, frame);
@@ -434,6 +441,31 @@ void Exposition::write_events(Page& page, const EventPlaneTotals& totals) const 
     page.family(kSelf[kTasks]);
     page.put("state", "known", totals.tasks);
     page.put("state", "live", totals.live_tasks);
+}
+
+void Exposition::write_claims(Page& page, const auditors::ClaimReport& claims) const {
+    const auditors::ClaimCounts& counts = claims.counts;
+    page.family(kSelf[kClaims]);
+    for (const auto& [outcome, count] : {std::pair{"confirmed", counts.confirmed}, {"refuted", counts.refuted},
+                                         {"undecided", counts.undecided}, {"withdrawn", counts.withdrawn},
+                                         {"shed", counts.shed}}) {
+        page.put("outcome", outcome, static_cast<double>(count));
+    }
+    page.family(kSelf[kClaimsUnverifiable]);
+    for (std::size_t why = 1; why < auditors::kBlinds; ++why) {
+        page.put("reason", auditors::to_string(static_cast<auditors::Blind>(why)),
+                 static_cast<double>(counts.unverifiable[why]));
+    }
+    page.family(kSelf[kCoverage]);
+    std::set<std::string> named;  // what cannot be written may make two names one
+    for (const auditors::AgentCoverage& agent : claims.agents) {
+        const std::string name = label_value(sources::attribute_value(agent.session));
+        if (!agent.alive || !named.insert(name).second) continue;
+        for (const auto& [activity, share] : {std::pair{"cpu", agent.cpu_s}, {"disk_write", agent.write_bytes},
+                                              {"processes", agent.processes}}) {
+            if (share.all > 0) page.put({{"agent_session", name}, {"activity", activity}}, share.ratio());
+        }
+    }
 }
 
 }  // namespace argus::engine

@@ -40,6 +40,7 @@ struct Published {
     HostPlane* host = nullptr;
     EngineStatistics engine = {};
     EventPlaneTotals events = {};
+    auditors::ClaimReport claims = {};
     Nanos step_wall = 0;
     std::span<const double> own = {};  // one for each of ExpositionOptions::own; NaN = left out
 };
@@ -69,6 +70,7 @@ private:
         std::vector<double> own;
         EngineStatistics engine;
         EventPlaneTotals events;
+        auditors::ClaimReport claims;
         RateFaults faults;
         std::uint64_t stale = 0, refused = 0, processes = 0;
         Nanos step_wall = 0;
@@ -108,6 +110,7 @@ private:
     void write_own(Page& page, const Frame& frame) const;
     void write_engine(Page& page, const Frame& frame) const;
     void write_events(Page& page, const EventPlaneTotals& totals) const;
+    void write_claims(Page& page, const auditors::ClaimReport& claims) const;
     void write_sources(Page& page, const Frame& frame) const;
     void write_host(Page& page, const Frame& frame) const;
     [[nodiscard]] bool level(const Line& line, const Frame& frame, Nanos now, double& out) const noexcept;

@@ -22,6 +22,8 @@ constexpr std::int64_t kMinIntervalMs = 10;
 constexpr std::int64_t kMaxIntervalMs = 3'600'000;
 constexpr std::string_view kTellsExits = "exits";  // the source
 constexpr std::size_t kExitsHeld = 1 << 14;  // between two drains
+constexpr std::size_t kWatchedRoots = 512;
+constexpr Nanos kSameStart = 20 * kMillisecond;  // /proc tells starts in ticks of 10 ms, an exit to the ns
 constexpr Nanos kRetry = 60 * kSecond;  // a source that could not be opened is tried again this often
 
 // A source that opens when it is first polled, in the thread that polls it, and again later if it could not.
@@ -204,7 +206,24 @@ std::uint32_t HostPlane::set_agents(std::vector<AgentRoot> roots) {
         exits_.ring = std::make_unique<ring::SpscRing<sources::ExitRecord>>(kExitsHeld);
     }
     exits_.wanted.store(!roots.empty(), std::memory_order_release);
+    for (const AgentRoot& root : roots) {
+        const bool known = std::find(watched_roots_.begin(), watched_roots_.end(), root) != watched_roots_.end();
+        if (root.descendants_only || known) continue;
+        if (watched_roots_.size() >= kWatchedRoots) watched_roots_.erase(watched_roots_.begin());
+        watched_roots_.push_back(root);
+    }
+    roots_ = roots;
     return agents_.set_roots(std::move(roots));
+}
+
+void HostPlane::note_root_exit(const sources::ExitRecord& record) {
+    if ((record.valid & sources::kExitStart) == 0) return;
+    const auto ended = std::find_if(watched_roots_.begin(), watched_roots_.end(), [&](const AgentRoot& root) {
+        return root.pid == record.pid && std::abs(root.start_time_ns - record.start_ns) <= kSameStart;
+    });
+    if (ended == watched_roots_.end()) return;
+    root_exits_.push_back({ended->session, record.code, record.signal});
+    watched_roots_.erase(ended);
 }
 
 void HostPlane::start() {
@@ -304,12 +323,16 @@ void HostPlane::observe_agents() {
 
 void HostPlane::drain() {
     reopened_.clear();
+    root_exits_.clear();
     for (auto* values : {&row_, &low_, &high_}) std::fill(values->begin(), values->end(), kNaN);
     apply_changes();
     take(fast_.ring());
     take(slow_.ring());
     for (std::size_t count = 0; exits_.ring != nullptr && (count = exits_.ring->pop(ended_)) > 0;) {
-        for (std::size_t i = 0; i < count; ++i) agents_.ended(ended_[i]);
+        for (std::size_t i = 0; i < count; ++i) {
+            agents_.ended(ended_[i]);
+            note_root_exit(ended_[i]);
+        }
     }
     table_fresh_ = tables_.refresh();
     if (table_fresh_) observe_agents();

@@ -106,6 +106,14 @@ public:
     // Whose processes become series of an agent session: see AgentProcesses::set_roots.
     std::uint32_t set_agents(std::vector<AgentRoot> roots);
 
+    [[nodiscard]] const std::vector<AgentRoot>& roots() const noexcept { return roots_; }
+    // Exits of registered roots, supervisors aside, that the last drain told of.
+    struct RootExit {
+        std::string session;
+        int code = 0, signal = 0;
+    };
+    [[nodiscard]] std::span<const RootExit> root_exits() const noexcept { return root_exits_; }
+
     // Takes what the samplers emitted since the last call. Allocates only when series open or close.
     void drain();
 
@@ -144,6 +152,7 @@ private:
     void take(ring::SpscRing<Sample>& ring);
     void observe(const Sample& sample);
     void observe_agents();
+    void note_root_exit(const sources::ExitRecord& record);
 
     static constexpr std::size_t kAgentSeries = 7;
     struct AgentSlots {
@@ -162,6 +171,9 @@ private:
     std::vector<SourceStatus> status_;
 
     AgentProcesses agents_;
+    std::vector<AgentRoot> roots_;    // as they were set
+    std::vector<AgentRoot> watched_roots_;  // and those withdrawn of late, whose exits may still be told; newest last
+    std::vector<RootExit> root_exits_;
     ProcessLabels labels_;
     std::vector<AgentSlots> agent_slots_;  // by index of AgentProcesses::usage()
 

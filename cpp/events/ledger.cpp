@@ -145,13 +145,22 @@ IdStatus Ledger::remember_id(std::uint32_t source, std::uint64_t id_hash, std::u
     const std::uint64_t epoch = sources_[source].epoch;
     const std::uint64_t key = epoch == 0 ? id_hash : mix(id_hash, 2 * epoch + 1);
     Seen* bucket = &windows_[(source * window_buckets_ + (key & (window_buckets_ - 1))) * kWays];
+    std::size_t contents = 0;
+    std::size_t newest = kWays;
     for (std::size_t i = 0; i < kWays; ++i) {
         if (bucket[i].key != key || bucket[i].content == 0) continue;
-        return bucket[i].content == (content | 1U) ? IdStatus::retransmission : IdStatus::reused;
+        if (bucket[i].content == (content | 1U)) return IdStatus::retransmission;
+        ++contents;
+        newest = std::min(newest, i);
+    }
+    // Of a reused id the first and the newest content are kept: either may be sent again.
+    if (contents > 1) {
+        bucket[newest].content = content | 1U;
+        return IdStatus::reused;
     }
     for (std::size_t i = kWays - 1; i > 0; --i) bucket[i] = bucket[i - 1];
     bucket[0] = {key, content | 1U};
-    return IdStatus::fresh;
+    return contents == 0 ? IdStatus::fresh : IdStatus::reused;
 }
 
 void Ledger::remember_name(std::uint64_t hash) noexcept {
@@ -194,14 +203,19 @@ std::uint32_t Ledger::task_of(const Event& event, Nanos now) noexcept {
         fresh.tenant.assign(event.tenant);
         fresh.session.assign(event.session);
         fresh.task.assign(event.task);
-        fresh.source = sighting_.source;
-        fresh.source_generation = sources_.generation(sighting_.source);
         if (!event.task.empty()) remember_name(hash_text(event.task));
     }
     Task& task = tasks_[i];
     if (task.agent.empty() && !event.agent.empty()) task.agent.assign(event.agent);
     task.last_seen = now;
-    task.last_ts = std::max(task.last_ts, event.ts);
+    const std::uint32_t generation = sources_.generation(sighting_.source);
+    if (event.ts >= task.last_ts) {
+        task.last_ts = event.ts;
+        task.source = sighting_.source;
+        task.source_generation = generation;
+    } else if (task.source == sighting_.source && task.source_generation == generation) {
+        sighting_.task_back = task.last_ts - event.ts;
+    }
     task.last_id.assign(event.id);
     tasks_.touch(i);
     return i;

@@ -65,23 +65,14 @@ struct Source {
     [[nodiscard]] bool shows(EventType type) const noexcept {
         return (shown >> static_cast<unsigned>(type) & 1U) != 0;
     }
-    [[nodiscard]] bool shows_terminal() const noexcept {
-        return shows(EventType::task_completed) || shows(EventType::task_failed) || shows(EventType::task_cancelled);
-    }
 };
 
-enum class TaskState : std::uint8_t { unseen, running, done };
-
 struct Task {
-    TaskState state = TaskState::unseen;
-    bool started = false;
-    std::uint8_t spoken = 0;         // bits of the causal auditor
-    std::uint32_t source = kNone;    // that started it, else that spoke of it first
+    std::uint32_t source = kNone;  // of the newest event by ts
     std::uint32_t source_generation = 0;
-    std::uint32_t terminal_source = kNone;
-    Nanos last_seen = 0;             // arrival
-    Nanos last_ts = 0, terminal_ts = kAbsent;
-    InlineText<64> last_id, terminal_id;
+    Nanos last_seen = 0;           // arrival
+    Nanos last_ts = 0;             // newest
+    InlineText<64> last_id;
     InlineText<64> tenant;
     InlineText<128> session, task, agent;
 };
@@ -142,6 +133,7 @@ struct Sighting {
     bool money = false;                    // some account moved
     std::uint64_t gap = 0;                 // sequence numbers missing just before this event
     Nanos clock_back = 0;                  // how far ts lies behind the newest of its source
+    Nanos task_back = 0;                   // likewise of its task, where that came from the same source
     std::array<AccountRef, 4> accounts{};  // by Actor; kNone where the event names none
     Nanos now = 0;
 

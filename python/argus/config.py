@@ -323,6 +323,40 @@ class Bursts(Struct, frozen=True, kw_only=True):
     ] = 0.15
 
 
+class Pattern(Struct, frozen=True, kw_only=True):
+    """Events of any of these types whose fields have all of these values."""
+
+    events: tuple[str, ...]
+    where: dict[str, str] = {}
+
+
+class Constraint(Struct, frozen=True, kw_only=True):
+    """A rule that the order of events in every scope must keep; a built-in one of that name is replaced."""
+
+    name: Annotated[str, _text("Name of the rule: letters, digits and _; anomalies are called causal.<name>.")] = ""
+    template: Annotated[str, _text("Which rule: see argus explain constraints.")] = ""
+    activation: Pattern | None = None
+    target: Pattern | None = None
+    scope: Annotated[Literal["task", "session", "agent"], Meta(description="Whose events are looked at together.")] = (
+        "task"
+    )
+    times: Annotated[int, _bounded("How often, for existence, absence and exactly.", 1, 1_000_000)] = 1
+    deadline_s: Annotated[float, _bounded("Within so long; 0 = no deadline.", 0, 31_536_000, "s")] = 0.0
+    deadline_from: Annotated[
+        Literal["activation", "silence"],
+        Meta(description="Where the deadline of a response begins; 'silence' = at the last event of the scope."),
+    ] = "activation"
+    witnessed: Annotated[
+        bool, Meta(description="Whether only sources are judged that have shown that they emit what is missing.")
+    ] = False
+    severity: Annotated[
+        Literal["info", "warning", "critical"],
+        Meta(description="The highest that it asks for; criteria W5 and C5 decide."),
+    ] = "warning"
+    enabled: Annotated[bool, Meta(description="Whether it holds.")] = True
+    message: Annotated[str, _text("What a violation means, in words; empty = the rule itself.")] = ""
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """Everything that can be set, complete: defaults filled in, settings of every catalogue entry, exact money."""
 
@@ -332,6 +366,7 @@ class Config(Struct, frozen=True, kw_only=True):
     detectors: dict[str, LeafSettings] = {}
     auditors: dict[str, LeafSettings] = {}
     criteria: dict[str, LeafSettings] = {}
+    constraints: tuple[Constraint, ...] = ()
     alarms: Alarms = Alarms()
     maintenance: dict[str, MaintenanceSettings] = {}
     engine: EngineSettings = EngineSettings()
@@ -350,7 +385,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
     def engine_options(self) -> EngineOptions:
         """What the core needs of this configuration."""
-        from argus.engine.core import BurstChoice, EngineOptions, SourceChoice
+        from argus.engine.core import BurstChoice, ConstraintChoice, EngineOptions, SourceChoice
 
         leaves = {"detectors": self.detectors, "auditors": self.auditors, "criteria": self.criteria}
         caps = {
@@ -382,6 +417,7 @@ class Config(Struct, frozen=True, kw_only=True):
             named_series={name: leaf.series for name, leaf in self.detectors.items() if leaf.series},
             auditors={name: leaf.options for name, leaf in self.auditors.items()},
             criteria={name: leaf.options for name, leaf in self.criteria.items()},
+            constraints=tuple(msgspec.convert(msgspec.to_builtins(row), ConstraintChoice) for row in self.constraints),
             disabled=frozenset(name for group in leaves.values() for name, leaf in group.items() if not leaf.enabled),
             caps_nusd={kind: nusd for kind, nusd in caps.items() if nusd is not None},
             caps_strict=self.budgets.strict,
@@ -465,11 +501,13 @@ def _tables(table: type[Struct]) -> dict[str, type[Struct]]:
     return {name: hint for name, hint in hints.items() if isinstance(hint, type) and issubclass(hint, Struct)}
 
 
-def _keys(table: type[Struct]) -> tuple[_Key, ...]:
-    """The keys of a fixed table, from its Struct."""
+def _keys(table: type[Struct], only: list[str] | None = None) -> tuple[_Key, ...]:
+    """The keys of a fixed table, from its Struct; `only` those fields."""
     hints = get_type_hints(table, include_extras=True)
     found = []
     for item in msgspec.structs.fields(table):
+        if only is not None and item.name not in only:
+            continue
         hint = hints[item.name]
         if get_origin(hint) is dict or item.name in _tables(
             table
@@ -731,8 +769,8 @@ def _build(
     document: dict[str, Any], schema: dict[str, type[Struct] | _Group], environ: Mapping[str, str], problems: _Problems
 ) -> Config:
     for name in document:
-        if name not in schema:
-            problems.unknown((name,), "the name of a table", list(schema))
+        if name not in schema and name != "constraints":
+            problems.unknown((name,), "the name of a table", [*schema, "constraints"])
     parts: dict[str, Any] = {}
     for name, shape in schema.items():
         given = document.get(name, {})
@@ -743,6 +781,7 @@ def _build(
             parts[name] = _group((name,), shape, given, problems)
         else:
             parts[name] = _fixed((name,), shape, given, problems)
+    parts["constraints"] = _constraints(document.get("constraints", []), problems)
     parts["outlets"] = Outlets(**{name: _OUTLETS[name](**values) for name, values in parts["outlets"].items()})
     _place(document, parts, environ)
     _check_together(parts, problems)
@@ -762,6 +801,129 @@ def _fixed(path: Path_, shape: type[Struct], given: dict[str, Any], problems: _P
             table = {}
         values[name] = _fixed((*path, name), inner, table, problems)
     return shape(**values)
+
+
+_CONSTRAINT_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,47}")
+_EVENT_NAME: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,48}")
+_CONSTRAINTS_MAX: Final = 32
+
+
+def _constraint_keys() -> dict[str, _Key]:
+    """The keys of [[constraints]] but for the two patterns."""
+    hints = get_type_hints(Constraint, include_extras=True)
+    plain = [f for f in msgspec.structs.fields(Constraint) if get_origin(hints[f.name]) is Annotated]
+    assert len(plain) == len(msgspec.structs.fields(Constraint)) - 2
+    return {key.name: key for key in _keys(Constraint, [f.name for f in plain])}
+
+
+def _constraints(given: Any, problems: _Problems) -> tuple[Constraint, ...]:
+    """The rows of [[constraints]], checked against the templates of the core."""
+    if not isinstance(given, list) or not all(isinstance(row, dict) for row in given):
+        problems.add(("constraints",), "tables: [[constraints]]", _found(given))
+        return ()
+    if not given:
+        return ()
+    from argus.engine.core import constraint_catalog
+
+    known = constraint_catalog()
+    rows: list[Constraint] = []
+    for index, table in enumerate(given):
+        row = _constraint(("constraints", str(index)), table, known, problems)
+        if row is None:
+            continue
+        if row.name in {other.name for other in rows}:
+            problems.add(("constraints", str(index), "name"), "a name of its own", repr(row.name))
+        rows.append(row)
+    held = {row["name"] for row in known["defaults"]} | {row.name for row in rows if row.enabled}
+    held -= {row.name for row in rows if not row.enabled}
+    if len(held) > _CONSTRAINTS_MAX:
+        expected = f"at most {_CONSTRAINTS_MAX} with the built-in ones"
+        problems.add(("constraints",), expected, str(len(held)))
+    return tuple(rows)
+
+
+def _constraint(path: Path_, table: dict[str, Any], known: dict[str, Any], problems: _Problems) -> Constraint | None:
+    before = len(problems.found)
+    keys = _constraint_keys()
+    for name in table:
+        if name not in keys and name not in ("activation", "target"):
+            problems.unknown((*path, name), "a key of [[constraints]]", [*keys, "activation", "target"])
+    values = {n: _value((*path, n), k, table[n], problems) for n, k in keys.items() if n in table}
+    name, enabled = values.get("name", ""), values.get("enabled", True)
+    if not _CONSTRAINT_NAME.fullmatch(name):
+        problems.add((*path, "name"), "small letters, digits and _, at most 48", _found(table.get("name", "")))
+    elif name in known["taken"]:
+        problems.add((*path, "name"), "a name that is not that of a check", repr(name))
+    built_in = {row["name"] for row in known["defaults"]}
+    if not enabled and name in built_in and set(table) <= {"name", "enabled", "template"}:
+        return Constraint(name=name, template="absence", enabled=False)
+    templates = {t["name"]: t for t in known["templates"]}
+    template = templates.get(values.get("template", ""))
+    if template is None:
+        near = difflib.get_close_matches(str(table.get("template", "")), templates, n=1, cutoff=0.5)
+        found = _found(table["template"]) if "template" in table else "nothing"
+        problems.add((*path, "template"), "one of " + ", ".join(templates), found, near[0] if near else "")
+    for side in ("activation", "target"):
+        if side in table:
+            values[side] = _pattern((*path, side), table[side], known, problems)
+    if "activation" not in table:
+        problems.add((*path, "activation"), _PATTERN, "nothing")
+    if template is not None:
+        _fits_template(path, template, table, values, problems)
+    return Constraint(**values) if len(problems.found) == before else None
+
+
+def _fits_template(
+    path: Path_, template: dict[str, Any], table: dict[str, Any], values: dict[str, Any], problems: _Problems
+) -> None:
+    """Whether a row has what its template takes, and nothing that it does not."""
+    of = f" for {template['name']}"
+    if template["target"] and "target" not in table:
+        problems.add((*path, "target"), _PATTERN + of, "nothing")
+    if not template["target"] and "target" in table:
+        problems.add((*path, "target"), "none" + of, _found(table["target"]))
+    if not template["times"] and values.get("times", 1) != 1:
+        problems.add((*path, "times"), "none" + of, _found(table["times"]))
+    deadline = values.get("deadline_s", 0.0)
+    if template["deadline"] == "none" and deadline:
+        problems.add((*path, "deadline_s"), "none" + of, _found(table["deadline_s"]))
+    if template["deadline"] == "needed" and not deadline and values.get("scope", "task") != "task":
+        why = f"a deadline{of}, since no event ends a {values['scope']}"
+        problems.add((*path, "deadline_s"), why, _found(table.get("deadline_s", 0)))
+    if values.get("deadline_from") == "silence" and (template["name"] != "response" or not deadline):
+        problems.add((*path, "deadline_from"), "'activation' but for a response with a deadline", "'silence'")
+
+
+_PATTERN: Final = "the name of an event, a list of names, or { event = …, tool = … }"
+
+
+def _pattern(path: Path_, given: Any, known: dict[str, Any], problems: _Problems) -> Pattern | None:
+    """Events by name, and the values that their fields must have."""
+    table = given if isinstance(given, dict) else {"event": given}
+    names = table.get("event")
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        problems.add(path, _PATTERN, _found(given) if names is None or names == given else _found(names))
+        return None
+    for name in names:
+        near = difflib.get_close_matches(name, known["events"], n=1, cutoff=0.8)
+        if not _EVENT_NAME.fullmatch(name) or (near and near[0] != name):  # other types are the user's own
+            problems.add(path, "the name of an event", repr(name), near[0] if near else "")
+    where = {}
+    for field, value in table.items():
+        if field == "event":
+            continue
+        if field not in known["fields"]:
+            problems.unknown((*path, field), "a field: event, " + ", ".join(known["fields"]), known["fields"])
+        elif field == "ok":
+            if not isinstance(value, bool):
+                problems.add((*path, field), "true or false", _found(value))
+            where[field] = str(value).lower()
+        elif not isinstance(value, str) or not 0 < len(value.encode()) <= 4096:
+            problems.add((*path, field), "text", _found(value))
+        else:
+            where[field] = value
+    return Pattern(events=tuple(names), where=where)
 
 
 def _group(path: Path_, group: _Group, given: dict[str, Any], problems: _Problems) -> dict[str, Any]:
@@ -1017,6 +1179,7 @@ class _Locator:
         self.text = text.replace("\r\n", "\n")
         self.at = 0
         self.lines: dict[Path_, int] = {}
+        self._newest: dict[Path_, int] = {}  # of arrays of tables
         self._counted = (0, 1)
         self._document()
 
@@ -1042,12 +1205,23 @@ class _Locator:
             self._skip(_BLANK)
             if self.at == len(self.text):
                 return
-            if self._skip(r"\[\[?"):
-                table = self._key()
+            if opened := self._skip(r"\[\[?"):
+                table = self._indexed(self._key(), opened == "[[")
                 self._note(table)
                 self._skip(r"[ \t]*\]\]?")
             else:
                 self._pair(table)
+
+    def _indexed(self, key: Path_, another: bool) -> Path_:
+        """The place of a table header: below the newest item of every array of tables on its way."""
+        path: Path_ = ()
+        for depth, part in enumerate(key, 1):
+            path = (*path, part)
+            if another and depth == len(key):
+                self._newest[path] = self._newest.get(path, -1) + 1
+            if path in self._newest:
+                path = (*path, str(self._newest[path]))
+        return path
 
     def _pair(self, table: Path_) -> None:
         begin = self.at
@@ -1109,7 +1283,24 @@ def to_toml(config: Config, *, catalog: Mapping[str, Any] | None = None) -> str:
                     out += ["", f"[{_dotted((name, leaf, 'since', day))}]", *_reference(keys, changed)]
         else:
             out += _section((name,), shape, part)
+    for row in config.constraints:
+        out += ["", *_comment(Constraint.__doc__ or ""), "[[constraints]]", *_constraint_toml(row)]
     return "\n".join(out) + "\n"
+
+
+def _constraint_toml(row: Constraint) -> Iterator[str]:
+    for key in _constraint_keys().values():
+        value = getattr(row, key.field)
+        if value != key.default:
+            yield f"{key.name} = {_toml(key, value)}"
+    text = msgspec.structs.replace(next(iter(_constraint_keys().values())), kind="text")
+    for side, pattern in (("activation", row.activation), ("target", row.target)):
+        if pattern is None:
+            continue
+        items = [f"event = {_toml(text, list(pattern.events))}"]
+        for field, value in pattern.where.items():
+            items.append(f"{field} = {value if field == 'ok' else _toml(text, value)}")
+        yield f"{side} = {{ {', '.join(items)} }}"
 
 
 def _section(path: Path_, shape: type[Struct], part: Struct) -> list[str]:

@@ -381,7 +381,8 @@ def test_lines_are_found_through_every_syntax():
     assert 8 == lines["a", "b.c", "m"]
     assert (12, 13, 13) == tuple(lines["a", "b.c", "list", *rest] for rest in (("0",), ("1",), ("1", "y")))
     assert 15 == lines["a", "b.c", "last"]
-    assert (16, 17) == (lines["many",], lines["many", "n"])
+    assert (16, 16, 17) == (lines["many",], lines["many", "0"], lines["many", "0", "n"])
+    assert (18, 19) == (lines["many", "1"], lines["many", "1", "n"])
 
 
 _scalars = st.one_of(st.booleans(), st.integers(-(2**63), 2**63 - 1), st.text(max_size=8))
@@ -431,3 +432,78 @@ def test_a_table_below_a_fixed_one_is_read_checked_and_printed(tmp_path):
     assert "argus.toml:2: inlets.otlp.enabeld: expected a key of [inlets.otlp]" in lines[0]
     assert "(nearest: 'enabled')" in lines[0]
     assert "argus.toml:3: inlets.otlp.endpoint: expected '127.0.0.1:port'" in lines[1]
+
+
+CONSTRAINTS = """
+[[constraints]]
+name = "answered"
+template = "response"
+activation = { event = ["tool_called", "my.step"], tool = "search", ok = true }
+target = "eval_logged"
+scope = "session"
+deadline_s = 30
+severity = "info"
+message = "a search is rated"
+
+[[constraints]]
+name = "duplicate_terminal"
+enabled = false
+"""
+
+
+def test_constraints_are_read_and_printed(tmp_path):
+    config = read(tmp_path, CONSTRAINTS)
+    answered, off = config.constraints
+    assert answered.activation is not None and answered.target is not None
+    assert answered.activation.events == ("tool_called", "my.step")
+    assert answered.activation.where == {"tool": "search", "ok": "true"}
+    assert (answered.target.events, answered.scope, answered.deadline_s) == (("eval_logged",), "session", 30.0)
+    assert (off.name, off.enabled) == ("duplicate_terminal", False)
+    assert read(tmp_path, to_toml(config, catalog=CATALOG)) == config
+    chosen = config.engine_options().constraints
+    assert [(c.name, c.template, c.enabled) for c in chosen] == [
+        ("answered", "response", True),
+        ("duplicate_terminal", "absence", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("", "6: constraints.0.target: expected the name of an event"),
+        ('target = "eval_loged"', "10: constraints.0.target: expected the name of an event, found 'eval_loged' "
+         "(nearest: 'eval_logged')"),
+        ('target = "x"\nscope = "session"', "6: constraints.0.deadline_s: expected a deadline for response"),
+        ('target = "x"\ntimes = 2', "11: constraints.0.times: expected none for response, found 2"),
+        ('target = { event = "x", tol = "y" }', "10: constraints.0.target.tol: expected a field"),
+        ('target = { event = "x", ok = "yes" }', "10: constraints.0.target.ok: expected true or false, found 'yes'"),
+        ('target = "x"\nfoo = 1', "11: constraints.0.foo: expected a key of [[constraints]]"),
+        ('target = "x"\nseverity = "kill"', "11: constraints.0.severity: expected one of"),
+        ('target = "x"\ndeadline_from = "silence"', "11: constraints.0.deadline_from: expected 'activation'"),
+        ('target = []', "10: constraints.0.target: expected the name of an event, a list"),
+    ],
+)  # fmt: skip
+def test_a_constraint_is_refused_with_its_line(tmp_path, given, message):
+    head = "\n\n\n\n\n[[constraints]]\nname = 'r'\ntemplate = 'response'\nactivation = 'tool_called'\n"
+    assert any(message in line for line in refused(tmp_path, head + given)), refused(tmp_path, head + given)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("name = 'seq_gap'\ntemplate = 'absence'\nactivation = 'x'", "name: expected a name that is not that"),
+        ("name = 'R r'\ntemplate = 'absence'\nactivation = 'x'", "name: expected small letters"),
+        ("name = 'r'\ntemplate = 'responce'\nactivation = 'x'", "(nearest: 'response')"),
+        ("name = 'r'\ntemplate = 'absence'", "activation: expected the name of an event"),
+        ("name = 'r'\ntemplate = 'absence'\nactivation = 'x'\ntarget = 'y'", "target: expected none for absence"),
+    ],
+)
+def test_a_row_that_makes_no_sense_is_refused(tmp_path, row, message):
+    assert any(message in line for line in refused(tmp_path, f"[[constraints]]\n{row}\n"))
+
+
+def test_two_constraints_of_one_name_and_too_many_are_refused(tmp_path):
+    one = "[[constraints]]\nname = '{}'\ntemplate = 'absence'\nactivation = 'x'\n"
+    assert "a name of its own" in refused(tmp_path, one.format("r") * 2)[0]
+    assert "at most 32" in refused(tmp_path, "".join(one.format(f"r{i}") for i in range(29)))[0]
+    assert "tables" in refused(tmp_path, "constraints = 1\n")[0]

@@ -24,6 +24,8 @@ app.add_typer(explain_app, name="explain")
 app.add_typer(config_app, name="config")
 maintenance_app = typer.Typer(no_args_is_help=True, help="Series that are for a while neither judged nor learned from.")
 app.add_typer(maintenance_app, name="maintenance")
+reference_app = typer.Typer(no_args_is_help=True, help="A frozen, signed reference that bounds slow change.")
+app.add_typer(reference_app, name="reference")
 
 ScopeOption = Annotated[str, typer.Option("--scope", help="host, or kind:id with kind tenant, agent, session or task.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; written into flag and journal.")]
@@ -467,6 +469,35 @@ def maintenance_list(config: ConfigOption = None, as_json: JsonOption = False) -
         _show_windows(reply)
 
 
+def _refer(config: Path | None, as_json: bool, **request: Any) -> None:
+    from datetime import UTC, datetime
+
+    from argus.config import load
+    from argus.wire.zmq import CommandClient
+
+    reply = CommandClient(load(config).home).request({"verb": "reference", **request})
+    if as_json:
+        _emit(reply)
+    elif reply["frozen_at"] is None:
+        typer.echo("no reference: freeze one when the host runs as it should")
+    else:
+        frozen = datetime.fromtimestamp(reply["frozen_at"] / 1e9, UTC)
+        typer.echo(f"frozen {frozen:%Y-%m-%d %H:%M} UTC by {reply['actor']}: {reply['series']} series")
+        typer.echo(f"drifted: {', '.join(reply['drifted']) or 'none'}")
+
+
+@reference_app.command("freeze")
+def reference_freeze(actor: ActorOption = "", config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Take what is normal now as the reference: hourly means further off than it allows are told from then on."""
+    _refer(config, as_json, freeze_by=_actor(actor))
+
+
+@reference_app.command("show")
+def reference_show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """When the reference was frozen, and which series have left it."""
+    _refer(config, as_json)
+
+
 @app.command()
 def deployed(
     version: Annotated[str, typer.Argument(help="What was deployed; written into the journal.")],
@@ -509,6 +540,19 @@ def explain_criteria(config: ConfigOption = None, as_json: JsonOption = False) -
         _emit(rows)
     else:
         typer.echo(render_criteria(rows))
+
+
+@explain_app.command("constraints")
+def explain_constraints(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """The constraints on the order of events, built in and configured, and whether each holds here."""
+    from argus.config import load
+    from argus.services.explain import constraints, render_constraints
+
+    rows = constraints(load(config))
+    if as_json:
+        _emit(rows)
+    else:
+        typer.echo(render_constraints(rows))
 
 
 @config_app.command("show")

@@ -30,6 +30,12 @@ def catalog() -> dict[str, list[dict[str, Any]]]:
     return described
 
 
+def constraint_catalog() -> dict[str, list[Any]]:
+    """What constraints can be made of: templates, fields, events; names that are taken, and the built-in rows."""
+    described: dict[str, list[Any]] = _core.constraint_catalog()
+    return described
+
+
 def instruction_set() -> str:
     """The instruction set the kernels run on: `baseline`, `v3` or `v4` (x86-64 levels)."""
     return str(_core.instruction_set())
@@ -64,6 +70,34 @@ class BurstChoice(msgspec.Struct, frozen=True, kw_only=True):
     stall_share: float = 0.15
 
 
+class Pattern(msgspec.Struct, frozen=True, kw_only=True):
+    """Events of any of these types whose fields have all of these values (`ok`: "true" or "false")."""
+
+    events: tuple[str, ...]
+    where: dict[str, str] = {}
+
+
+class ConstraintChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that the events of each scope must keep; the templates are those of `constraint_catalog()`.
+
+    deadline_s 0 = none; deadline_from "silence" counts from the last event of the scope. `witnessed` = judge only
+    sources that have shown that they emit what is missing. A row with the name of a built-in one takes its place.
+    """
+
+    name: str
+    template: str = "absence"
+    activation: Pattern | None = None
+    target: Pattern | None = None
+    scope: Literal["task", "session", "agent"] = "task"
+    times: int = 1
+    deadline_s: float = 0.0
+    deadline_from: Literal["activation", "silence"] = "activation"
+    witnessed: bool = False
+    severity: Literal["info", "warning", "critical"] = "warning"
+    enabled: bool = True
+    message: str = ""
+
+
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the core needs to know. Options of leaves left out take the defaults of their descriptors.
 
@@ -85,6 +119,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     named_series: dict[str, tuple[str, ...]] = {}
     auditors: dict[str, dict[str, float]] = {}
     criteria: dict[str, dict[str, float]] = {}
+    constraints: tuple[ConstraintChoice, ...] = ()
     disabled: frozenset[str] = frozenset()
     caps_nusd: dict[str, int] = {}
     caps_strict: bool = False
@@ -164,6 +199,47 @@ class BudgetTotals(msgspec.Struct, frozen=True, kw_only=True):
     broken: bool
 
 
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """An amount, and how much of it events account for."""
+
+    all: float
+    accounted: float
+
+    @property
+    def ratio(self) -> float:
+        """NaN where there is nothing to account for."""
+        return self.accounted / self.all if self.all > 0 else float("nan")
+
+
+class Coverage(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of one agent session's real activity its events account for, since `since` (wall-clock ns).
+
+    `cpu_s` processor time, `write_bytes` bytes written to storage, `processes` processes started. The last
+    `auditors.claims.late_s` seconds count as far as events told of them by now.
+    """
+
+    session: str
+    agent: str
+    cpu_s: Share
+    write_bytes: Share
+    processes: Share
+    since: int
+    alive: bool
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True):
+    """Files that agents claimed to have written, by what this host showed of them; `unverifiable` by why."""
+
+    files: int
+    confirmed: int
+    refuted: int
+    undecided: int
+    withdrawn: int
+    shed: int
+    unverifiable: dict[str, int]
+    agents: list[Coverage]
+
+
 class AlarmBudget(BudgetTotals, frozen=True, kw_only=True):
     """The totals, and one entry a live series.
 
@@ -230,6 +306,7 @@ class Engine:
                 named={name: list(patterns) for name, patterns in options.named_series.items()},
                 auditors=_leaves(described["auditors"], options.auditors, options.disabled, "auditors"),
                 criteria=_leaves(described["criteria"], options.criteria, options.disabled, "criteria"),
+                constraints=[constraint_row(choice) for choice in options.constraints],
                 caps_nusd=options.caps_nusd,
                 caps_strict=options.caps_strict,
                 prices=[
@@ -317,6 +394,30 @@ class Engine:
         """
         left_out: int = self._core.set_agents(list(roots))
         return left_out
+
+    def end_session(
+        self, session: str, *, code: int = 0, signal: int = 0, stopped: bool = False, now: int | None = None
+    ) -> list[Anomaly]:
+        """A supervisor says how the command of `session` ended; held against the success that it claimed.
+
+        Parameters
+        ----------
+        code : exit status, 0 to 255 · signal : that ended it, 0 = none did
+        stopped : Argus ended it, which refutes nothing
+        now : wall-clock ns; None = this moment
+        """
+        return self._records(
+            self._core.end_session(session, code, signal, stopped, time.time_ns() if now is None else now)
+        )
+
+    def claims(self) -> Claims:
+        """What became of the files that agents claimed, and how much of each agent's activity its events account for."""
+        told = self._core.claims()
+        agents = [
+            Coverage(**{**agent, **{name: Share(**agent[name]) for name in ("cpu_s", "write_bytes", "processes")}})
+            for agent in told.pop("agents")
+        ]
+        return Claims(**told, agents=agents)
 
     def release_stop(self, kind: StopKind, scope: Scope) -> None:
         """A stop was cleared, or the hold on it ended: its next reason counts again, also one that still stands."""
@@ -491,6 +592,28 @@ class Engine:
 
     def _records(self, found: list[dict[str, Any]]) -> list[Anomaly]:
         return [_anomaly(record, self.host) for record in found]
+
+
+def constraint_row(choice: ConstraintChoice) -> dict[str, Any]:
+    """A constraint as the core takes it."""
+
+    def pattern(given: Pattern | None) -> tuple[list[str], dict[str, str]] | None:
+        return None if given is None else (list(given.events), given.where)
+
+    return {
+        "name": choice.name,
+        "template": choice.template,
+        "activation": pattern(choice.activation),
+        "target": pattern(choice.target),
+        "scope": choice.scope,
+        "times": choice.times,
+        "deadline_ns": round(choice.deadline_s * 1e9),
+        "of_silence": choice.deadline_from == "silence",
+        "witnessed": choice.witnessed,
+        "severity": choice.severity,
+        "enabled": choice.enabled,
+        "message": choice.message,
+    }
 
 
 def _check(options: EngineOptions, described: dict[str, list[dict[str, Any]]]) -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from argus.schema import Hypothesis
 
-_TOLD_BY_KIND = ("causal", "cost", "forecast", "hijack", "outcome", "sequence")
+_TOLD_BY_KIND = ("behaviour", "causal", "claims", "cost", "forecast", "hijack", "outcome", "progress", "sequence")
 _UNLIKELY = 0.02  # a kind that a cause does not list may still occur beside it
 
 
@@ -31,7 +31,15 @@ _CAUSES = (
     _Cause(
         "runaway loop: the agent repeats the same call with the same result",
         0.20,
-        {"loop": 0.95, "budget": 0.6, "cost.loop": 0.7, "forecast.exhaustion": 0.3},
+        {
+            "loop": 0.95,
+            "budget": 0.6,
+            "cost.loop": 0.7,
+            "forecast.exhaustion": 0.3,
+            "progress.repeat": 0.4,
+            "progress.burn": 0.3,
+            "progress.ping_pong": 0.3,
+        },
         "a call in the run with another result, or spend that stays flat",
     ),
     _Cause(
@@ -106,7 +114,7 @@ _CAUSES = (
     _Cause(
         "failing calls are tried again and again",
         0.08,
-        {"cost.retry": 0.9, "cost.rate": 0.5},
+        {"cost.retry": 0.9, "cost.rate": 0.5, "behaviour.tool_failure": 0.4, "behaviour.retried": 0.3},
         "each call has its own input",
     ),
     _Cause(
@@ -118,7 +126,13 @@ _CAUSES = (
     _Cause(
         "the model, its version or its prompt does the task worse",
         0.10,
-        {"outcome.success": 0.8, "outcome.mix": 0.7, "cost.size": 0.1},
+        {
+            "outcome.success": 0.8,
+            "outcome.mix": 0.7,
+            "behaviour.success": 0.6,
+            "behaviour.feedback": 0.3,
+            "cost.size": 0.1,
+        },
         "the same version on the same requests succeeds as before",
     ),
     _Cause(
@@ -138,6 +152,34 @@ _CAUSES = (
         0.05,
         {"hijack.unasked_call": 0.95, "sequence.unseen_step": 0.2},
         "the user's own words ask for the call",
+    ),
+    _Cause(
+        "the agent says that it did what it did not do",
+        0.06,
+        {
+            "claims.file_absent": 0.9,
+            "claims.file_untouched": 0.5,
+            "claims.file_content": 0.3,
+            "claims.exit_status": 0.4,
+        },
+        "the file was written, and removed or moved by a process that tells no events",
+    ),
+    _Cause(
+        "a write broke off, or its size or digest was taken before it was whole",
+        0.05,
+        {"claims.file_size": 0.8, "claims.file_content": 0.6},
+        "the claim was told after the file was closed",
+    ),
+    _Cause(
+        "work that the agent's events do not tell of (a child, a daemon, an instrumented part missing)",
+        0.06,
+        {
+            "claims.idle_work": 0.9,
+            "claims.unreported_cpu": 0.8,
+            "claims.unreported_disk": 0.6,
+            "claims.unreported_children": 0.7,
+        },
+        "a call that is told late covers the time",
     ),
     _Cause(
         "the host is short of a resource",
@@ -165,6 +207,8 @@ def kind_of(family: str, series: str) -> str:
     if family == "host":
         return "host." + ".".join(series.split("{", 1)[0].split(".")[:2])
     head = series.split(".", 1)[0]
+    if head == "limits":
+        return "budget"  # a cap, of what unit ever
     return head if head in ("loop", "budget") else series if head in _TOLD_BY_KIND else str(family)
 
 

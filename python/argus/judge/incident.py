@@ -18,7 +18,7 @@ _MAX_LISTED = 32
 def cause_of(anomaly: Anomaly) -> str:
     """What an anomaly is filed under: `runaway` (loops, caps, costs), `order` (causal), `host:<metric>`, or its family."""
     head = anomaly.series.split(".", 1)[0]
-    if head in ("loop", "budget", "cost", "forecast"):
+    if head in ("loop", "budget", "limits", "cost", "forecast"):
         return "runaway"
     if head == "causal":
         return "order"

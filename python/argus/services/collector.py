@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,6 +34,7 @@ from argus.schema import Anomaly, Flag, Incident, IncidentState, Scope, ScopeKin
 from argus.services import explain
 from argus.services.maintenance import Calendar, Window, WindowKind, suspensions, window_words
 from argus.services.metrics import Metrics
+from argus.services.reference import DriftWatch, Reference
 from argus.services.sessions import SessionRequest, Sessions
 from argus.services.status import NOT_OBSERVED, anomaly_line, busiest, host_line, printable
 from argus.wire.jsonl import Follower, Frame, Stream
@@ -47,6 +49,7 @@ _FRAMES_PER_TURN = 8  # each may hold 1,024 events: the heartbeat must not wait 
 _LINES_PER_TICK = 50
 _HOST_LATE_S = 10.0
 _LEARNED_S = 300.0  # what was learned is written so often
+_REFERENCE_S = 10.0  # hourly means take one row in so long
 _SCOPE_KINDS = frozenset(map(str, ScopeKind))
 _ABSOLUTE = frozenset({"C1"})  # criteria that no hold suppresses
 _ACTOR = "argus"
@@ -120,6 +123,7 @@ class Collector:
         self._windows: list[Window] = []
         self._suspended: list[tuple[str, bool]] = []
         self._learned_next = self._started + _LEARNED_S
+        self._reference_next = self._started
 
     def run(self, seconds: float | None = None) -> int:
         """Collect until Ctrl-C, SIGTERM or `seconds` have passed; returns the exit status.
@@ -149,7 +153,7 @@ class Collector:
     def _open(self, stack: ExitStack) -> None:
         config, home = self._config, self._config.home
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        key = open_keys(home / "keys")
+        self._key = key = open_keys(home / "keys")
         self._control = stack.enter_context(Control(config.control, mode=self._mode, signer=_signer(key)))
         self._control.acquire()
         journal = stack.enter_context(Journal(home / "journal.db", key))
@@ -160,6 +164,7 @@ class Collector:
         self._issues = stack.enter_context(IssueFiler(home / "issues"))
         self._engine = stack.enter_context(Engine(config))
         self._engine.attach_control(str(config.control / "epoch"))
+        self._drift = DriftWatch(self._engine.host)
         self._take_up_learned()
         self._open_sockets(stack)
         recovered = self._control.recover()
@@ -175,18 +180,34 @@ class Collector:
             self._calendar.read()
         except UsageError as error:
             self._trouble(error)
-        path = self._config.home / "learned.bin"
+        for name, take in (
+            ("learned.bin", self._engine.learn_from),
+            ("hours.npz", self._drift.load),
+            ("reference.json", self._adopt_reference),
+        ):
+            path = self._config.home / name
+            try:
+                take(path.read_bytes())
+            except FileNotFoundError:
+                continue
+            except (UsageError, OSError) as error:
+                self._trouble(UsageError(f"{path}: {error}"))
+                self._writer.put("state_refused", {"path": str(path), "error": str(error)}, urgent=True)
+
+    def _adopt_reference(self, content: bytes) -> None:
+        """Judge by a reference that this collector's key signed."""
         try:
-            self._engine.learn_from(path.read_bytes())
-        except FileNotFoundError:
-            return
-        except (UsageError, OSError) as error:
-            self._trouble(UsageError(f"{path}: {error}"))
+            reference = msgspec.json.decode(content, type=Reference)
+        except msgspec.MsgspecError as error:
+            raise UsageError(f"expected a reference, found {error}; it is not used") from None
+        reference.check(self._key)
+        self._drift.adopt(reference)
 
     def _keep_learned(self) -> None:
-        """Hand what was learned to the disk thread, which replaces the file whole."""
-        state, path = self._engine.learned(), self._config.home / "learned.bin"
-        self._on_disk(lambda: _replace(path, state))
+        """Hand what was learned to the disk thread, which replaces the files whole."""
+        home, learned, hours = self._config.home, self._engine.learned(), self._drift.save()
+        self._on_disk(lambda: _replace(home / "learned.bin", learned))
+        self._on_disk(lambda: _replace(home / "hours.npz", hours))
 
     def _open_sockets(self, stack: ExitStack) -> None:
         config, home = self._config, self._config.home
@@ -392,13 +413,23 @@ class Collector:
         found = self._engine.step()
         if found:
             self._handle(found, self._engine.decisions())
-        if (now := time.monotonic()) >= self._learned_next:
+        if (now := time.monotonic()) >= self._reference_next:
+            self._reference_next = now + _REFERENCE_S
+            self._hold_against_reference()
+        if now >= self._learned_next:
             self._learned_next = now + _LEARNED_S
             self._keep_learned()
         self._metrics.publish(self._engine, self._numbers)
         for session in self._sessions.orphaned():
             self._writer.put("session_orphaned", {"session": session.request.session, "pid": session.request.pid})
             self._release(session.request.session)
+
+    def _hold_against_reference(self) -> None:
+        latest = self._engine.latest()
+        patterns = [pattern for window in self._windows for pattern in window.series]
+        left_out = [name for name in latest.names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+        if said := self._drift.push(latest.names, latest.values, time.time_ns(), left_out=left_out):
+            self._handle(said, [])
 
     def _renew_windows(self) -> None:
         """Open and close maintenance windows when their time has come, and say so."""
@@ -634,12 +665,34 @@ class Collector:
                 return {"budget": explain.budget(self._engine.budget())}
             case "ack":
                 return self._acknowledge(str(request["key"]), bool(request["true_alarm"]), str(request["actor"]))
+            case "reference":
+                return self._refer(str(request.get("freeze_by", "")))
             case "maintenance":
                 return self._maintain(msgspec.convert(_without_verb(request), MaintenanceRequest))
         raise UsageError(
-            "command: expected ping, register, finished, status, incidents, criteria, budget, ack or maintenance, "
+            "command: expected ping, register, finished, status, incidents, criteria, budget, ack, reference or maintenance, "
             f"found {request.get('verb')!r}"
         )
+
+    def _refer(self, freeze_by: str) -> dict[str, Any]:
+        """Freeze what is normal now, or tell what has left the reference."""
+        if freeze_by:
+            reference = self._drift.freeze(now=time.time_ns(), actor=freeze_by, key=self._key)
+            content = msgspec.json.encode(reference)
+            self._on_disk(lambda: _replace(self._config.home / "reference.json", content))
+            self._writer.put(
+                "reference_frozen",
+                {"series": len(reference.series), "signature": reference.signature},
+                actor=freeze_by,
+                urgent=True,
+            )
+        kept = self._drift.reference
+        return {
+            "frozen_at": kept.frozen_at if kept is not None else None,
+            "actor": kept.actor if kept is not None else "",
+            "series": len(kept.series) if kept is not None else 0,
+            "drifted": self._drift.drifted(),
+        }
 
     def _maintain(self, request: MaintenanceRequest) -> dict[str, Any]:
         """Begin, end or list maintenance windows and deployments."""
@@ -684,6 +737,12 @@ class Collector:
         if session is None:
             raise UsageError(f"finished: expected a registered session, found {name!r}")
         self._drain()
+        if (status := result.get("status")) is not None:
+            found = self._engine.end_session(
+                name, code=max(status, 0), signal=max(-status, 0), stopped=bool(result.get("stop"))
+            )
+            if found:
+                self._handle(found, self._engine.decisions())
         issue = ""
         if result.get("stop"):
             scope = Scope(ScopeKind.SESSION, name, session=name)
@@ -799,6 +858,7 @@ class Collector:
             "host_line": self._host_words(latest),
             "processes": len(self._engine.processes().get("pid", ())),
             "entity": msgspec.structs.asdict(self._engine.entity()),
+            "claims": msgspec.to_builtins(self._engine.claims()),
             "accepted": self._accepted,
             "rejected_total": self._rejected + (self._http.rejected if self._http is not None else 0),
             "otlp": self._http.statistics() if self._http is not None else None,

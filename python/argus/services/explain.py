@@ -1,4 +1,4 @@
-"""Why Argus judges as it does: the criteria in force, and the alarm budget with what became of it."""
+"""Why Argus judges as it does: criteria and constraints in force, and the alarm budget with what became of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from argus.engine.core import AlarmBudget, EngineOptions, HasEngineOptions, catalog
+from argus.engine.core import (
+    AlarmBudget,
+    EngineOptions,
+    HasEngineOptions,
+    catalog,
+    constraint_catalog,
+    constraint_row,
+)
 
 
 class Need(NamedTuple):
@@ -27,16 +34,19 @@ _SPEND: Final = ("token_cost_logged", "budget_reserved", "budget_settled")
 _TASK_ENDS: Final = ("task_completed", "task_failed", "task_cancelled")
 
 NEEDS: Final[Mapping[str, Need]] = {
-    "C1": Need(("budget",), (_SPEND,), "a cap, and events that tell spend", capped=True),
+    "C1": Need(("budget", "limits"), (_SPEND,), "a cap, and events that tell spend", capped=True),
     "C2": Need(("loop",), (_CALLS,), "tool calls with args_hash and result_hash; a duration, or events that tell spend"),
     "C4": Need(("cost",), (("token_cost_logged", "model_returned"),), "costs of model calls with their tokens"),
-    "W1": Need(("budget", "forecast"), (_SPEND,), "a cap, and events that tell spend", capped=True),
+    "C5": Need(("causal",), (), "a constraint of yours with severity = \"critical\""),
+    "W1": Need(("budget", "limits", "forecast"), (_SPEND,), "a cap, and events that tell spend", capped=True),
     "W2": Need(("cost",), (("token_cost_logged", "model_returned"),), "costs of model calls with their tokens"),
-    "W3": Need(("loop",), (_CALLS,), "tool calls with args_hash and result_hash; a duration, or events that tell spend"),
+    "W3": Need(("loop", "progress"), (_CALLS,),
+               "tool calls with args_hash and result_hash; a duration, or events that tell spend"),
     "W4": Need(("outcome",), (_TASK_ENDS,), "ends of tasks with ok, at least 46 of an agent or tenant"),
     "W5": Need(("causal",), (), "any events; losses and repeats are seen by seq and id, orders by starts and ends"),
     "W8": Need(("hijack",), (("user_message", "task_started"), _CALLS), "requests as text or words; chance above 0",
                option="chance"),
+    "W9": Need(("claims",), (("file_written", "task_completed"),), "file_written with absolute paths of this machine"),
 }  # fmt: skip
 """By criterion; one that is not listed is held to need nothing."""
 
@@ -100,8 +110,9 @@ def _lacks(
     lacks = []
     if all(auditor in options.disabled for auditor in need.auditors):
         lacks.append(f"auditor {' or '.join(need.auditors)}: off in the configuration")
-    if need.capped and not options.caps_nusd and not (live and live["session_caps"]):
-        lacks.append("a cap: none in [budgets], and none of a session")
+    limited = any(cap > 0 for name, cap in options.auditors.get("limits", {}).items() if name != "silence_s")
+    if need.capped and not options.caps_nusd and not limited and not (live and live["session_caps"]):
+        lacks.append("a cap: none in [budgets] or [auditors.limits], and none of a session")
     if any(option["name"] == need.option and option["value"] <= 0 for option in explained):
         lacks.append(f"{need.option}: is 0, so it never holds")
     if live is not None:
@@ -134,6 +145,56 @@ def _since_start(counted: Mapping[str, int] | None) -> str:
         return "held: never since the collector's start"
     when = datetime.fromtimestamp(counted["last_ts"] / 1e9, UTC).isoformat(timespec="seconds")
     return f"held: {counted['fired']} times since the collector's start, {counted['stops']} stops, last {when}"
+
+
+def constraints(config: EngineOptions | HasEngineOptions) -> list[dict[str, Any]]:
+    """Every constraint, built-in ones first: what it asks for in words, where it comes from, and whether it holds."""
+    options = config if isinstance(config, EngineOptions) else config.engine_options()
+    known = constraint_catalog()
+    documented = {t["name"]: t["documentation"] for t in known["templates"]}
+    given = {choice.name: constraint_row(choice) for choice in options.constraints}
+    held = {row["name"]: (row, "built in") for row in known["defaults"]}
+    silence = options.auditors.get("causal", {}).get("terminal_deadline_s")
+    if silence is not None:
+        held["missing_terminal"][0]["deadline_ns"] = round(silence * 1e9)
+    for name, row in given.items():
+        if row["enabled"] or name not in held:
+            held[name] = (row, "replaces the built-in one" if name in held else "configured")
+    judged = "causal" not in options.disabled
+    return [
+        {
+            **row,
+            "origin": origin,
+            "enabled": judged and given.get(name, row)["enabled"],
+            "documentation": documented[row["template"]],
+            "criterion": {"info": None, "warning": "W5", "critical": "C5"}[row["severity"]],
+        }
+        for name, (row, origin) in held.items()
+    ]
+
+
+def render_constraints(rows: list[dict[str, Any]]) -> str:
+    """The constraints as plain text."""
+    lines = []
+    for row in rows:
+        asks = f"{row['severity']} by {row['criterion']}" if row["criterion"] else row["severity"]
+        state = "on" if row["enabled"] else "OFF"
+        lines.append(f"causal.{row['name']}  [{state}]  {row['origin']}; {asks}; in each {row['scope']}")
+        times = f", times = {row['times']}" if row["times"] != 1 else ""
+        lines.append(f"      {row['template']}{times}: {row['documentation']}")
+        for side in ("activation", "target"):
+            if row[side] is not None:
+                events, where = row[side]
+                fields = "".join(f", {field} = {value!r}" for field, value in where.items())
+                lines.append(f"      {side} = {' or '.join(events)}{fields}")
+        if row["deadline_ns"]:
+            since = "silence" if row["of_silence"] else "the activation"
+            lines.append(f"      deadline = {row['deadline_ns'] / 1e9:g} s from {since}")
+        if row["witnessed"]:
+            lines.append("      of sources only that have shown that they emit what is missing")
+        if row["message"]:
+            lines.append(f"      means: {row['message']}")
+    return "\n".join(lines)
 
 
 def budget(kept: AlarmBudget) -> dict[str, Any]:

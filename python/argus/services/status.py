@@ -96,6 +96,29 @@ def entity_words(entity: Mapping[str, Any]) -> str:
     )
 
 
+def claim_lines(claims: Mapping[str, Any]) -> list[str]:
+    """What became of claimed files, and the coverage of each agent that lives here."""
+    blind = ", ".join(f"{why} {count}" for why, count in claims["unverifiable"].items() if count)
+    lines = [
+        f"claims  {claims['files']} files: {claims['confirmed']} confirmed, {claims['refuted']} refuted, "
+        f"{claims['undecided']} undecided, {claims['withdrawn']} withdrawn, {claims['shed']} shed, "
+        f"{sum(claims['unverifiable'].values())} unverifiable" + (f" ({blind})" if blind else "")
+    ]
+    for agent in [a for a in claims["agents"] if a["alive"]][:20]:
+        shares = ", ".join(
+            f"{share['accounted'] / share['all']:.0%} of {quantity(share['all'], unit)} {words}"
+            for share, unit, words in (
+                (agent["cpu_s"], "s", "processor time"),
+                (agent["write_bytes"], "By", "written"),
+                (agent["processes"], "", "processes started"),
+            )
+            if share["all"] > 0
+        )
+        named = printable(agent["session"], 40) + (f" ({printable(agent['agent'], 40)})" if agent["agent"] else "")
+        lines.append(f"        {named}: events account for {shares or 'nothing yet'}")
+    return lines
+
+
 def render_status(reply: Mapping[str, Any]) -> str:
     """The collector's own account as plain text."""
     lines = [
@@ -128,6 +151,7 @@ def render_status(reply: Mapping[str, Any]) -> str:
             f"        {printable(source['name'], 40):40} {source['events']} events, {source['lost']} lost"
             + (f", rejected: {rejected}" if rejected else "")
         )
+    lines += claim_lines(reply["claims"])
     lines.append("flags   " + (", ".join(printable(f) for f in reply["flags"]) or "none"))
     lines.append(f"open incidents: {reply['incidents']}; registered sessions: {len(reply['sessions'])}")
     return "\n".join(lines)

@@ -171,3 +171,27 @@ TEST_CASE("loop: sessions do not mix, and a broken run starts anew") {
     for (int i = 8; i < 12; ++i) s.send(call(s, i, "search").str("session", "one"));
     CHECK(s.said.size() == 2);
 }
+
+TEST_CASE("loop: agents in ping-pong are a cycle of two in one session, and a loop each in sessions of their own") {
+    Stream one;
+    for (int i = 0; i < 20; ++i) {
+        const bool writer = i % 2 == 0;
+        one.send(call(one, i, writer ? "ask_critic" : "ask_writer").str("agent", writer ? "writer" : "critic"));
+    }
+    CHECK(one.count("loop.period_2") >= 1);
+    CHECK(one.count("loop.period_1") == 0);
+    Stream two;
+    for (int i = 0; i < 20; ++i) {
+        const bool writer = i % 2 == 0;
+        two.send(call(two, i, writer ? "ask_critic" : "ask_writer").str("session", writer ? "writer" : "critic"));
+    }
+    CHECK(two.count("loop.period_1") == 2);
+}
+
+TEST_CASE("loop: polling that moves is no loop, polling that stands is") {
+    Stream s;
+    for (int i = 0; i < 200; ++i) s.send(call(s, i * 10.0, "status", "job", "progress " + std::to_string(i / 3)));
+    CHECK(s.said.empty());
+    for (int i = 200; i < 204; ++i) s.send(call(s, i * 10.0, "status", "job", "stands"));
+    CHECK(s.count("loop.period_1") == 1);
+}

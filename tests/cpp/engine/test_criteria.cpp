@@ -53,7 +53,7 @@ TEST_CASE("criteria: every row documents itself and its defaults lie within thei
             CHECK(std::string(o.documentation).size() > 5);
         }
     }
-    CHECK(names == std::set<std::string>{"C1", "C2", "C4", "W1", "W2", "W3", "W4", "W5", "W8"});
+    CHECK(names == std::set<std::string>{"C1", "C2", "C4", "C5", "W1", "W2", "W3", "W4", "W5", "W8", "W9"});
 }
 
 TEST_CASE("criteria: loops stand on both sides of each bar") {
@@ -158,4 +158,25 @@ TEST_CASE("criteria: options change the bars and refuse what they cannot be") {
     CHECK_THROWS_AS(b.criteria.configure("W3", one), std::invalid_argument);
     CHECK_THROWS_AS(b.criteria.configure("C1", two), std::invalid_argument);
     CHECK_THROWS_AS(b.criteria.configure("C9", one), std::invalid_argument);
+}
+
+TEST_CASE("criteria: steps without progress warn by what they cost alone, shifts never") {
+    const Bench b;
+    const auto steps = [](std::uint64_t repeats, double seconds, std::int64_t nusd, std::int64_t cap = 0) {
+        Facts f = loop(0, repeats, seconds, nusd, cap);
+        f.rule = Facts::Rule::progress;
+        return f;
+    };
+    CHECK(b.judge(steps(20, 1e6, 99'999'999)).empty());
+    CHECK(b.judge(steps(20, 0, 100'000'000)) == "W3");
+    CHECK(b.judge(steps(3, 0, 100'000'000)).empty());
+    CHECK(b.judge(steps(20, 0, 50'000'000, 1'000'000'000)) == "W3");
+    CHECK(b.judge(steps(1'000'000, 1e6, 1'000'000'000'000)) == "W3");
+    Criteria off;
+    off.enable("W3", false);
+    CHECK(off.judge(steps(20, 0, 100'000'000), b.ledger, 0).severity == Severity::info);
+    Facts shift;
+    shift.rule = Facts::Rule::behaviour;
+    shift.ln_bf = 1e6;
+    CHECK(b.judge(shift).empty());
 }

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
@@ -144,13 +145,46 @@ def test_criteria_and_findings_of_a_running_collector_are_explained(collector: P
     rows = {row["name"]: row for row in explain.criteria(load(collector / "argus.toml"), live=live)}
     assert rows["C2"]["since_start"]["fired"] == rows["C2"]["since_start"]["stops"] == 1
     assert rows["C2"]["lacks"] == rows["W3"]["lacks"] == []
-    assert rows["C1"]["lacks"] == ["a cap: none in [budgets], and none of a session"]
+    assert rows["C1"]["lacks"] == ["a cap: none in [budgets] or [auditors.limits], and none of a session"]
     assert any("task_completed" in lack for lack in rows["W4"]["lacks"])
     worst = told.request({"verb": "incidents"})["incidents"][0]
     while (shown := show(worst["anomalies"], logs=[], journal=home / "journal.db")).missing:
         assert time.monotonic() < until, shown
         time.sleep(0.1)
     assert {found.kind for found in shown.found} == {"anomaly", "stop"}
+
+
+FALSE_CLAIMS = """
+import sys, time, argus
+with argus.Emitter(agent='reporter') as e:
+    e.emit('task_started', task='t1')
+    e.emit('file_written', task='t1', path='/usr/share/argus-never-written/report.md', bytes=100)
+    until = time.process_time() + 1
+    while time.process_time() < until: pass
+    time.sleep(1.5)
+    e.emit('task_completed', task='t1', ok=True)
+sys.exit(3)
+"""
+
+
+def test_a_file_never_written_and_a_success_that_was_none_are_told_of_a_run(collector: Path):
+    (collector / "agent.py").write_text(FALSE_CLAIMS)
+    done = argus(collector, "run", "--config", "argus.toml", "--session", "liar", "--", sys.executable, "agent.py")
+    assert done.returncode == 3, done.stderr
+    deadline = time.monotonic() + 20
+    claims: dict[str, Any] = {}
+    while not claims.get("refuted") and time.monotonic() < deadline:
+        claims = json.loads(argus(collector, "status", "--config", "argus.toml", "--json").stdout)["claims"]
+    assert claims["refuted"] == 1
+    (agent,) = claims["agents"]
+    assert (agent["session"], agent["agent"], agent["alive"]) == ("liar", "reporter", False)
+    assert agent["cpu_s"]["all"] > 0.2
+    told = (collector / "collect.log").read_text()
+    assert "no file '/usr/share/argus-never-written/report.md'" in told
+    assert "task 't1' was claimed completed" in told
+    assert "ended with status 3" in told
+    incidents = json.loads(argus(collector, "incidents", "--config", "argus.toml", "--json").stdout)
+    assert any(row["hypotheses"][0]["cause"].startswith("the agent says that it did") for row in incidents)
 
 
 def test_a_child_that_ends_by_itself_keeps_its_exit_status(collector: Path):

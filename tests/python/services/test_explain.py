@@ -111,7 +111,7 @@ def test_a_cap_that_is_not_there_is_named_and_one_that_is_there_suffices(tmp_pat
     bare = explain.criteria(EngineOptions())
     capped = explain.criteria(load(tmp_path, "[budgets]\ntenant_usd = 5\n"))
     for name in ("C1", "W1"):
-        assert row_of(name, bare)["lacks"] == ["a cap: none in [budgets], and none of a session"]
+        assert row_of(name, bare)["lacks"] == ["a cap: none in [budgets] or [auditors.limits], and none of a session"]
         assert row_of(name, capped)["lacks"] == []
     of_session = explain.criteria(EngineOptions(), live=live(session_caps=1, event_types=["token_cost_logged"]))
     assert row_of("C1", of_session)["lacks"] == []
@@ -179,3 +179,35 @@ def test_a_broken_budget_and_an_untried_one_are_told():
     young = explain.budget(kept(alarms=0.0, requested=0.0))
     assert young["ratio"] is None
     assert "not known yet" in explain.render_budget(young)
+
+
+ROW = """
+[[constraints]]
+name = "review_before_deploy"
+template = "precedence"
+activation = { event = "tool_called", tool = "deploy" }
+target = { event = "tool_called", tool = "review" }
+severity = "critical"
+
+[[constraints]]
+name = "missing_terminal"
+enabled = false
+"""
+
+
+def test_constraints_are_explained_with_their_state(tmp_path: Path):
+    rows = {row["name"]: row for row in explain.constraints(load(tmp_path, ROW))}
+    assert (rows["review_before_deploy"]["origin"], rows["review_before_deploy"]["criterion"]) == ("configured", "C5")
+    assert (rows["duplicate_terminal"]["origin"], rows["duplicate_terminal"]["enabled"]) == ("built in", True)
+    assert rows["missing_terminal"]["enabled"] is False
+    shown = explain.render_constraints(list(rows.values()))
+    assert "causal.missing_terminal  [OFF]" in shown
+    assert "activation = tool_called, tool = 'deploy'" in shown
+
+
+def test_explained_deadlines_and_switches_are_those_in_force(tmp_path: Path):
+    text = "[auditors.causal]\nterminal_deadline_s = 30\n"
+    rows = {row["name"]: row for row in explain.constraints(load(tmp_path, text))}
+    assert rows["missing_terminal"]["deadline_ns"] == 30 * 10**9
+    off = explain.constraints(load(tmp_path, "[auditors.causal]\nenabled = false\n"))
+    assert not any(row["enabled"] for row in off)

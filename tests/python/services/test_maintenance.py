@@ -149,11 +149,19 @@ def test_windows_and_what_was_learned_outlive_the_collector(tmp_path: Path):
         again = argus(tmp_path, "maintenance", "begin", "--for", "2h", *words)
         assert again.returncode != 0
         assert "expected a name that no window has, found 'swap'" in again.stderr
+        shown = argus(tmp_path, "reference", "show", "--config", "argus.toml")
+        assert shown.stdout.startswith("no reference")
+        frozen = argus(tmp_path, "reference", "freeze", "--config", "argus.toml")
+        assert frozen.returncode != 0
+        assert "expected series that were seen for 24 hours" in frozen.stderr
         deployed = argus(tmp_path, "deployed", "v2.3", "--series", "system.cpu.*", "--config", "argus.toml")
         assert "deployment-1 until" in deployed.stdout
     finally:
         end(process)
     assert (tmp_path / "argus-data" / "learned.bin").stat().st_size > 1000
+    (tmp_path / "argus-data" / "reference.json").write_text(
+        '{"frozen_at":1,"actor":"mallory","series":{},"key_id":"","signature":"00","v":1}'
+    )
     process = collect(tmp_path)
     try:
         status = json.loads(argus(tmp_path, "status", "--config", "argus.toml", "--json").stdout)
@@ -166,7 +174,9 @@ def test_windows_and_what_was_learned_outlive_the_collector(tmp_path: Path):
         assert (left["name"], left["kind"], left["reason"]) == ("deployment-1", "deployment", "v2.3")
     finally:
         end(process)
-    assert "learned afresh" not in (tmp_path / "collect.log").read_text()
+    log = (tmp_path / "collect.log").read_text()
+    assert "learned afresh" not in log
+    assert "reference: expected the signature of key" in log
     (tmp_path / "argus-data" / "learned.bin").write_bytes(b"damaged")
     end(collect(tmp_path))
     assert "learned afresh" in (tmp_path / "collect.log").read_text()

@@ -202,7 +202,7 @@ def test_a_replay_is_repeatable_and_leaves_nothing_behind(tmp_path: Path, monkey
 
 
 def test_criteria_that_are_off_stop_nothing():
-    off = frozenset({"C1", "C2", "C4", "W1", "W2", "W3", "W4", "W5", "W8"})
+    off = frozenset({"C1", "C2", "C4", "C5", "W1", "W2", "W3", "W4", "W5", "W8", "W9"})
     report = argus.replay(RUNAWAY, config=EngineOptions(disabled=off))
     assert report.stops == []
     assert report.anomalies

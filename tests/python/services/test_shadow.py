@@ -332,7 +332,7 @@ def test_the_table_shows_each_rule_that_held_with_exact_sums():
     assert rows["C1"][7] == status.usd(rule(shadow, "C1").after.upper_nusd)
     total = sum(round(float(rows[name][7].replace(",", "")) * USD) for name in ("C1", "W1"))
     assert rows["total"][2] == status.usd(total)
-    assert "never held: C2, C4, W2, W3, W4, W5, W8" in lines
+    assert "never held: C2, C4, C5, W2, W3, W4, W5, W8, W9" in lines
     assert any(line.strip().startswith("argus show --log 'log file.ndjson' e") for line in lines)
     assert any("and 4 more" in line for line in lines)
 

@@ -72,6 +72,7 @@ def reply(**fields: Any) -> dict[str, Any]:
             "processes": 4,
             "entity": {"bits": 0.0, "drivers": [], "shares": []},
             "maintenance": "",
+            "claims": msgspec.to_builtins(engine.claims()),
             "accepted": 7,
             "rejected_total": 2,
             "shed": 0,
@@ -347,3 +348,46 @@ def test_a_verification_is_told_either_way(tmp_path: Path):
     assert status.render_verify(bad) == "journal does NOT hold at record 2: hash?[2Jdiffers"
     cut = msgspec.structs.replace(bad, first_bad=None)
     assert status.render_verify(cut).startswith("journal does NOT hold at the file: ")
+
+
+# --- Claims ----------------------------------------------------------------------------------------------------------
+
+
+def test_claims_and_the_coverage_of_each_agent_that_lives_are_told():
+    claims = {
+        "files": 9, "confirmed": 4, "refuted": 1, "undecided": 1, "withdrawn": 0, "shed": 1,
+        "unverifiable": {"foreign": 2, "path": 0},
+        "agents": [
+            {
+                "session": "run\x1b[2J", "agent": "planner", "alive": True, "since": T0,
+                "cpu_s": {"all": 200.0, "accounted": 150.0},
+                "write_bytes": {"all": 2048.0, "accounted": 0.0},
+                "processes": {"all": 0.0, "accounted": 0.0},
+            },
+            {
+                "session": "ended", "agent": "", "alive": False, "since": T0,
+                **{name: {"all": 1.0, "accounted": 1.0} for name in ("cpu_s", "write_bytes", "processes")},
+            },
+        ],
+    }  # fmt: skip
+    rendered = status.render_status(reply(claims=claims))
+    assert (
+        "claims  9 files: 4 confirmed, 1 refuted, 1 undecided, 0 withdrawn, 1 shed, 2 unverifiable (foreign 2)"
+        in rendered
+    )
+    assert "run?[2J (planner): events account for 75% of 200 s processor time, 0% of 2 KiB written\n" in rendered + "\n"
+    assert "ended:" not in rendered
+    assert "events account for nothing yet" in "\n".join(
+        status.claim_lines(
+            {
+                **claims,
+                "agents": [
+                    {
+                        **claims["agents"][0],
+                        "cpu_s": {"all": 0.0, "accounted": 0.0},
+                        "write_bytes": {"all": 0.0, "accounted": 0.0},
+                    }
+                ],
+            }
+        )
+    )
