@@ -61,7 +61,12 @@ py::dict catalog() {
         d["targets"] = s->targets;
         sources.append(d);
     }
-    for (const auto* x : engine::detector_catalog()) detectors.append(describe(x->leaf));
+    for (const auto* x : engine::detector_catalog()) {
+        constexpr const char* kUses[] = {"fused", "named", "arrivals", "arrays"};
+        py::dict d = describe(x->leaf);
+        d["use"] = kUses[static_cast<std::size_t>(x->use)];
+        detectors.append(d);
+    }
     for (const auto* x : engine::auditor_catalog()) auditors.append(describe(x->leaf));
     for (const auto& c : engine::criteria()) {
         py::dict d;
@@ -320,12 +325,29 @@ using SourceValues = std::tuple<std::string, bool, std::int64_t, std::vector<dou
 // interval in ms (0 = never), length and pause in s, stalled share
 using BurstValues = std::tuple<std::int64_t, std::int64_t, std::int64_t, double>;
 
+using NamedSeries = std::map<std::string, std::vector<std::string>>;  // detector -> patterns of full names
+
+void add_detector(engine::EngineOptions& options, const detectors::DetectorDescriptor& descriptor,
+                  const std::vector<double>& values, const NamedSeries& named) {
+    const auto series = named.find(descriptor.leaf.name);
+    switch (descriptor.use) {
+        case detectors::Use::fused: options.bank.detectors.push_back({&descriptor, values}); break;
+        case detectors::Use::arrivals: options.silence = values; break;
+        case detectors::Use::named:
+            if (series != named.end() && !series->second.empty()) {
+                options.named.push_back({{&descriptor, values}, series->second});
+            }
+            break;
+        case detectors::Use::arrays: break;
+    }
+}
+
 std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& sys, const std::string& cgroup,
                                     bool host_plane,
                                     const std::vector<SourceValues>& sources,
                                     std::tuple<bool, std::int64_t, std::string> processes, std::int64_t window_ms,
                                     const BurstValues& bursts, const LeafValues& detectors,
-                                    const LeafValues& auditors, const LeafValues& criteria,
+                                    const NamedSeries& named, const LeafValues& auditors, const LeafValues& criteria,
                                     const std::vector<py::dict>& constraints,
                                     const std::map<std::string, std::int64_t>& caps_nusd, bool caps_strict,
                                     const std::vector<PriceValues>& prices,
@@ -344,9 +366,10 @@ std::unique_ptr<Engine> make_engine(const std::string& proc, const std::string& 
     options.host.bursts = {burst_interval_ms * kMillisecond, burst_length_s * kSecond, burst_pause_s * kSecond};
     options.host.burst_stall_share = stall_share;
     options.bank.detectors.clear();
+    options.silence.reset();
     for (const auto* descriptor : engine::detector_catalog()) {
         for (const auto& [name, enabled, values] : detectors) {
-            if (enabled && name == descriptor->leaf.name) options.bank.detectors.push_back({descriptor, values});
+            if (enabled && name == descriptor->leaf.name) add_detector(options, *descriptor, values, named);
         }
     }
     options.bank.false_alarms_per_day = false_alarms_per_day;
@@ -555,8 +578,8 @@ void register_engine(py::module_& m) {
     m.attr("EVENT_TIME") = engine::kEventTime;
     py::class_<Engine> engine(m, "Engine");
     engine.def(py::init(&make_engine), py::kw_only(), "proc"_a, "sys"_a, "cgroup"_a, "host_plane"_a, "sources"_a,
-               "processes"_a, "window_ms"_a, "bursts"_a, "detectors"_a, "auditors"_a, "criteria"_a, "constraints"_a,
-               "caps_nusd"_a,
+               "processes"_a, "window_ms"_a, "bursts"_a, "detectors"_a, "named"_a, "auditors"_a, "criteria"_a,
+               "constraints"_a, "caps_nusd"_a,
                "caps_strict"_a, "prices"_a, "false_alarms_per_day"_a, "history_rows"_a, "guard_every_session"_a);
     bind_running(engine);
     bind_state(engine);

@@ -2,7 +2,7 @@
 // const, so it cannot learn from what it scores. Statistics are unit-free or in the unit of the series
 // (larger = stranger; a negative one abstains, its magnitude is learned); engine/calibration.cpp ranks each
 // against its own history, so only their order within a series matters.
-// NaN in = not observed: statistic NaN, nothing learned.
+// NaN in = not observed: statistic NaN, nothing learned; `silence` alone speaks of it.
 //
 // A detector is one file in cpp/detectors with one DetectorDescriptor; the bank makes one instance per tile
 // of at most kTileSlots series. All calls but the factory are free of allocation and exceptions.
@@ -32,6 +32,8 @@ struct View {
     Nanos now = 0;            // monotonic
     Nanos wall = 0;           // Unix: hours and weekdays (UTC) come from it
     double interval_s = 0.0;  // usual time between rows; 0 = not known yet
+    std::span<const double> origin = {};   // what was taken off each value; empty = nothing
+    std::span<const float> exposure = {};  // of counts: trials or time behind each value; empty = one row
 };
 
 // What a detector does with a value, one byte per slot.
@@ -75,14 +77,30 @@ struct Channel {
     Scale scale = Scale::row;
 };
 
+// Where a leaf is at work without being asked, and where it may be asked to be. All are open to arrays.
+enum class Use : std::uint8_t {
+    fused,     // one of the bank's signals
+    named,     // judged apart from them, over the series that the configuration names
+    arrivals,  // over every series, also where nothing is observed: see engine/silence_watch.hpp
+    arrays,    // of entities: it writes at an entity's first slot, NaN or a share of it at the others
+};
+
 struct DetectorDescriptor {
     Leaf leaf;
     std::unique_ptr<Detector> (*make)(std::uint32_t slots, std::span<const double> option_values);
     std::span<const Channel> channels;
+    Use use = Use::fused;
 };
 
 extern const DetectorDescriptor residual_detector;
 extern const DetectorDescriptor season_detector;
 extern const DetectorDescriptor increment_detector;
+extern const DetectorDescriptor shift_detector;
+extern const DetectorDescriptor variance_detector;
+extern const DetectorDescriptor silence_detector;
+extern const DetectorDescriptor rate_detector;
+extern const DetectorDescriptor tail_detector;
+extern const DetectorDescriptor mix_detector;
+extern const DetectorDescriptor embedding_detector;
 
 }  // namespace argus::detectors

@@ -416,7 +416,8 @@ std::span<const GateEvent> Bank::pass_gate(Tile& tile, std::size_t row) {
 }
 
 detectors::View Bank::view_of(const Tile& tile, Nanos mono, Nanos wall, double interval_s) const {
-    return {std::span(scratch_->values).first(tile.count), {&tile.whole, 1}, mono, wall, interval_s};
+    return {std::span(scratch_->values).first(tile.count), {&tile.whole, 1}, mono, wall, interval_s,
+            tile.origin};
 }
 
 void Bank::score_tile(Tile& tile, const detectors::View& view) {

@@ -34,7 +34,17 @@
     X(gpu)                \
     X(availability)       \
     X(self)
-#define ARGUS_DETECTORS(X) X(residual) X(season) X(increment)
+#define ARGUS_DETECTORS(X) \
+    X(residual)            \
+    X(season)              \
+    X(increment)           \
+    X(shift)               \
+    X(variance)            \
+    X(silence)             \
+    X(rate)                \
+    X(tail)                \
+    X(mix)                 \
+    X(embedding)
 #define ARGUS_AUDITORS(X) X(causal) X(loop) X(budget) X(cost) X(forecast) X(outcome) X(sequence) X(hijack) X(progress) \
     X(behaviour) X(claims) X(limits)
 

@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::uint32_t kStateMagic = 0x41524753;  // "SGRA" on disk
 constexpr std::uint32_t kLearnedMagic = 0x4152474C;  // "LGRA" on disk
-constexpr std::uint32_t kStateVersion = 4;
+constexpr std::uint32_t kStateVersion = 5;
 constexpr std::uint8_t kSuspended = 1;
 constexpr std::uint8_t kSuspendedAnew = 2;
 
@@ -64,6 +64,45 @@ Anomaly to_anomaly(const Utterance& said, const SeriesInfo& info, Nanos wall_now
     return anomaly;
 }
 
+Anomaly to_anomaly(const SilenceSaid& said, const SeriesInfo& info, Nanos wall_now, std::uint64_t count) {
+    Anomaly anomaly;
+    anomaly.series = info.full_name();
+    anomaly.id = deterministic_id(anomaly.series, wall_now, count);
+    anomaly.ts = wall_now;
+    if (!info.session.empty()) {
+        anomaly.scope.kind = ScopeKind::session;
+        anomaly.scope.id = anomaly.scope.session = info.session;
+    }
+    anomaly.detector = detectors::silence_detector.leaf.name;
+    anomaly.value = said.frozen ? said.value : kNotANumber;
+    anomaly.bits = static_cast<double>(said.bits);
+    anomaly.since = said.since_wall;
+    anomaly.evidence = {anomaly.series};
+    const std::string length = format_number(said.length_s);
+    const std::string usual = format_number(said.usual_s);
+    if (!said.onset) {
+        anomaly.message = anomaly.series + (said.frozen ? " moves again" : " arrives again");
+    } else if (said.frozen) {
+        anomaly.message = anomaly.series + " is frozen at " + format_number(said.value) + " " + info.shown_unit() +
+                          " for " + length + " s, never before longer than " + usual + " s";
+    } else {
+        anomaly.message = anomaly.series + " stopped arriving: nothing for " + length + " s, usually every " + usual +
+                          " s";
+    }
+    return anomaly;
+}
+
+bool matches(const std::vector<std::string>& patterns, const std::string& name) {
+    return std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
+        return fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
+    });
+}
+
+// What an event series says of arrivals: no events in a second are none. Of its other rates 0 is good news.
+double arrivals_of(const NumericSeries& series) {
+    return std::string_view(series.name) == "agent.events.rate" && series.value > 0.0 ? series.value : kNotANumber;
+}
+
 std::vector<SeriesInfo> infos_of(std::span<const NumericSeries> series) {
     std::vector<SeriesInfo> infos;
     for (const NumericSeries& s : series) infos.push_back({s.name, s.unit, Kind::gauge, {}, {}});
@@ -95,9 +134,22 @@ Engine::Engine(EngineOptions options)
       history_((bank_.capacity() + kHistoryTile - 1) / kHistoryTile),
       stops_(options_.guard_every_session),
       row_(bank_.capacity(), kNotANumber) {
+    for (const NamedDetector& asked : options_.named) {
+        BankOptions alone = options_.bank;
+        alone.detectors = {asked.choice};
+        alone.entity = false;
+        named_.push_back({asked.series, Bank(bank_.capacity(), alone),
+                          std::vector<double>(bank_.capacity(), kNotANumber),
+                          std::vector<std::uint8_t>(bank_.capacity(), 0)});
+    }
+    if (options_.silence) {
+        silence_.emplace(bank_.capacity(), *options_.silence, options_.bank.false_alarms_per_day);
+        arrivals_.resize(bank_.capacity(), kNotANumber);
+    }
     events_.set_witness(witness_.get());
     for (std::uint32_t i = 0; i < event_series_.size(); ++i) {
         bank_.join(host_slots_ + i, pool_of(event_series_[i].name));
+        meet(host_slots_ + i);
     }
 }
 
@@ -150,17 +202,19 @@ void Engine::step(Nanos wall_now, std::vector<Anomaly>& out) {
             decide(std::span(out).subspan(found));
             row_time_ = wall_now;
             remember();
-            if (scores_) {
-                std::span<const double> judged = row_;
-                if (!suspensions_.empty()) {
-                    for (std::size_t i = 0; i < row_.size(); ++i) {
-                        judged_[i] = suspended_[i] != 0 ? kNotANumber : row_[i];
-                    }
-                    judged = judged_;
+            std::span<const double> judged = row_;
+            if (!suspensions_.empty()) {
+                for (std::size_t i = 0; i < row_.size(); ++i) {
+                    judged_[i] = suspended_[i] != 0 ? kNotANumber : row_[i];
                 }
+                judged = judged_;
+            }
+            if (scores_) {
                 bank_.step(judged, clock_.mono(), wall_now);
                 speak(wall_now, out);
             }
+            watch_named(judged, wall_now, out);
+            if (silence_) watch_silence(wall_now, out);
         }
         count(std::span(out).subspan(before));
         ++statistics_.steps;
@@ -256,8 +310,11 @@ void Engine::open_slot(std::uint32_t slot) {
     const SeriesInfo* info = series(slot);
     if (info == nullptr || restored_[slot].empty() || restored_[slot] != info->full_name()) {
         bank_.reset(std::span(&slot, 1));
+        for (Named& named : named_) named.bank.reset(std::span(&slot, 1));
+        if (silence_) silence_->reset(slot);
         if (info != nullptr) bank_.join(slot, pool_of(info->name));
     }
+    meet(slot);
     restored_[slot].clear();
     suspended_[slot] = suspension_of(slot);
     auto& tile = history_[slot / kHistoryTile];
@@ -267,6 +324,63 @@ void Engine::open_slot(std::uint32_t slot) {
     } else {
         tile.emplace(kHistoryTile, options_.history_rows);
     }
+}
+
+// Which of the named detectors the slot's series is for.
+void Engine::meet(std::uint32_t slot) {
+    const SeriesInfo* info = series(slot);
+    for (Named& named : named_) {
+        named.wanted[slot] = info != nullptr && matches(named.series, info->full_name()) ? 1 : 0;
+        if (named.wanted[slot] != 0) named.bank.join(slot, pool_of(info->name));
+    }
+}
+
+void Engine::watch_named(std::span<const double> judged, Nanos wall_now, std::vector<Anomaly>& out) {
+    for (Named& named : named_) {
+        for (std::size_t i = 0; i < judged.size(); ++i) named.row[i] = named.wanted[i] != 0 ? judged[i] : kNotANumber;
+        named.bank.step(named.row, clock_.mono(), wall_now);
+        for (const Utterance& said : named.bank.spoken()) {
+            const SeriesInfo* info = series(said.slot);
+            if (info != nullptr) out.push_back(to_anomaly(said, *info, wall_now, statistics_.steps));
+        }
+    }
+}
+
+void Engine::watch_silence(Nanos wall_now, std::vector<Anomaly>& out) {
+    std::copy_n(row_.begin(), host_slots_, arrivals_.begin());
+    auto* behind = arrivals_.data() + host_slots_;
+    for (std::size_t i = 0; i < event_series_.size(); ++i) {
+        behind[i] = arrivals_of({event_series_[i].name.c_str(), "", row_[host_slots_ + i]});
+    }
+    const std::span<const std::uint8_t> held = suspended_;
+    const auto said = silence_->step(arrivals_, clock_.mono(), wall_now, suspensions_.empty() ? held.first(0) : held);
+    if (said.empty()) return;
+    for (const bool onset : {true, false}) {
+        for (const bool frozen : {false, true}) tell_silence(said, onset, frozen, wall_now, out);
+    }
+}
+
+// A source that dies takes all its series with it, and brings them back: beyond kMostAtOnce they are one anomaly.
+void Engine::tell_silence(std::span<const SilenceSaid> said, bool onset, bool frozen, Nanos wall_now,
+                          std::vector<Anomaly>& out) {
+    constexpr std::size_t kMostAtOnce = 4;
+    constexpr std::size_t kEvidence = 8;
+    const std::size_t first = out.size();
+    for (const SilenceSaid& each : said) {
+        const SeriesInfo* info = series(each.slot);
+        if (info == nullptr || each.onset != onset || each.frozen != frozen) continue;  // closed: gone, not silent
+        out.push_back(to_anomaly(each, *info, wall_now, statistics_.steps));
+    }
+    const std::size_t found = out.size() - first;
+    if (found <= kMostAtOnce) return;
+    Anomaly& whole = out[first];
+    for (std::size_t i = first + 1; i < out.size(); ++i) {
+        if (whole.evidence.size() < kEvidence) whole.evidence.push_back(out[i].series);
+        if (out[i].scope.id != whole.scope.id) whole.scope = Scope{};
+        whole.bits = std::max(whole.bits, out[i].bits);
+    }
+    whole.message += "; " + std::to_string(found - 1) + " more with it";
+    out.resize(first + 1);
 }
 
 void Engine::remember() {
@@ -340,6 +454,7 @@ void Engine::suspend(std::vector<Suspension> suspensions) {
         if (before == kSuspendedAnew && suspended_[slot] == 0) anew.push_back(slot);
     }
     bank_.learn_anew(anew);
+    for (Named& named : named_) named.bank.learn_anew(anew);
 }
 
 std::uint8_t Engine::suspension_of(std::uint32_t slot) const {
@@ -415,6 +530,9 @@ void Engine::save_series(Writer& writer) const {
     writer.pod(host_slots_);
     for (std::uint32_t slot = 0; slot < host_slots_; ++slot) writer.text(learned_name(slot));
     bank_.save(writer);
+    for (const Named& named : named_) named.bank.save(writer);
+    writer.pod(std::uint8_t{silence_.has_value()});
+    if (silence_) silence_->save(writer);
     writer.pod(std::uint8_t{budget_broken_});
     writer.pod(static_cast<std::uint64_t>(pools_.size()));
     for (const auto& [metric, pool] : pools_) {
@@ -463,6 +581,11 @@ void Engine::load_series(Reader& reader) {
     std::vector<std::string> names(host_slots_);
     for (std::string& name : names) name = reader.text();
     bank_.load(reader);
+    for (Named& named : named_) named.bank.load(reader);
+    if ((reader.pod<std::uint8_t>() != 0) != silence_.has_value()) {
+        throw CodecError("state: of an engine with another choice of silence");
+    }
+    if (silence_) silence_->load(reader);
     budget_broken_ = reader.pod<std::uint8_t>() != 0;
     pools_.clear();
     for (auto left = reader.pod<std::uint64_t>(); left > 0; --left) {
@@ -474,6 +597,8 @@ void Engine::load_series(Reader& reader) {
         if (open == nullptr) continue;
         if (names[slot] != open->full_name()) {
             bank_.reset(std::span(&slot, 1));
+            for (Named& named : named_) named.bank.reset(std::span(&slot, 1));
+            if (silence_) silence_->reset(slot);
             bank_.join(slot, pool_of(open->name));
         }
         names[slot].clear();

@@ -17,16 +17,25 @@
 #include "engine/event_plane.hpp"
 #include "engine/file_witness.hpp"
 #include "engine/host_plane.hpp"
+#include "engine/silence_watch.hpp"
 #include "engine/stops.hpp"
 #include "model/anomaly.hpp"
 #include "ring/history.hpp"
 
 namespace argus::engine {
 
+// A detector apart from the bank's signals, with ranks and an alarm budget of its own.
+struct NamedDetector {
+    DetectorChoice choice;
+    std::vector<std::string> series;  // patterns of full names, as a shell's: "system.memory.*"
+};
+
 struct EngineOptions {
     bool host_plane = true;
     HostOptions host;
     BankOptions bank;  // without detectors the host is observed, not judged
+    std::optional<std::vector<double>> silence = std::vector<double>{};  // options of the leaf; empty = its defaults
+    std::vector<NamedDetector> named;
     EventPlaneOptions events;
     std::uint32_t history_rows = 3600;
     bool guard_every_session = false;
@@ -118,7 +127,18 @@ public:
 private:
     static constexpr std::uint32_t kHistoryTile = 256;
 
+    struct Named {
+        std::vector<std::string> series;
+        Bank bank;
+        std::vector<double> row;
+        std::vector<std::uint8_t> wanted;  // by slot
+    };
     void gather_row();
+    void watch_named(std::span<const double> judged, Nanos wall_now, std::vector<Anomaly>& out);
+    void watch_silence(Nanos wall_now, std::vector<Anomaly>& out);
+    void tell_silence(std::span<const SilenceSaid> said, bool onset, bool frozen, Nanos wall_now,
+                      std::vector<Anomaly>& out);
+    void meet(std::uint32_t slot);
     void testify(Nanos wall_now, std::vector<Anomaly>& out);
     void tell_processes();
     void open_slot(std::uint32_t slot);
@@ -148,7 +168,10 @@ private:
     std::vector<SeriesInfo> event_series_;
     bool scores_;  // there are detectors
     Bank bank_;
-    bool budget_broken_ = false;  // and said so
+    std::vector<Named> named_;
+    std::optional<SilenceWatch> silence_;
+    std::vector<double> arrivals_;  // the row as silence sees it
+    bool budget_broken_ = false;    // and said so
     std::map<std::string, std::uint32_t, std::less<>> pools_;  // series of one metric are siblings
     std::vector<std::string> restored_;  // by slot: the series whose restored state waits for it; empty = none
     std::vector<Suspension> suspensions_;

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from argus import guard
+    from argus.engine.columns import Detector
     from argus.engine.core import Engine, IngestReport
     from argus.engine.detection import Scores, detect
     from argus.engine.host import Host, HostSample, Processes
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Anomaly": "argus.schema",
+    "Detector": "argus.engine.columns",
     "Emitter": "argus.wire.emitter",
     "Engine": "argus.engine.core",
     "EventHandler": "argus.wire.logs",
@@ -44,6 +46,7 @@ _HOMES = {
 
 __all__ = [
     "Anomaly",
+    "Detector",
     "Emitter",
     "Engine",
     "EventHandler",

@@ -200,6 +200,7 @@ class Engine:
         detectors: collections.abc.Sequence[
             tuple[str, bool, collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]]
         ],
+        named: collections.abc.Mapping[str, collections.abc.Sequence[str]],
         auditors: collections.abc.Sequence[
             tuple[str, bool, collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]]
         ],
@@ -277,6 +278,46 @@ class Engine:
     def suspended(self) -> int: ...
     def take_decisions(self) -> list[typing.Any]: ...
     def top_processes(self, arg0: str, arg1: typing.SupportsInt | typing.SupportsIndex) -> typing.Any: ...
+
+class Columns:
+    """
+    One detector of the catalogue over arrays.
+    """
+    def __init__(
+        self,
+        arg0: str,
+        arg1: typing.SupportsInt | typing.SupportsIndex,
+        arg2: typing.SupportsInt | typing.SupportsIndex,
+        arg3: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+    ) -> None: ...
+    @property
+    def channels(self) -> list[str]: ...
+    def load(self, arg0: bytes) -> None: ...
+    def reset(self, arg0: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> None: ...
+    def run(
+        self,
+        values: numpy.typing.NDArray[numpy.float32],
+        exposure: numpy.typing.NDArray[numpy.float32] | None,
+        learn: numpy.typing.NDArray[numpy.uint8] | None,
+        interval_s: typing.SupportsFloat | typing.SupportsIndex,
+        out: numpy.typing.NDArray[numpy.float32],
+    ) -> None: ...
+    def save(self) -> bytes: ...
+
+class LightBank:
+    """
+    The lightest tier: residual, shift and silence of many series.
+    """
+    def __init__(
+        self, arg0: typing.SupportsInt | typing.SupportsIndex, arg1: typing.SupportsFloat | typing.SupportsIndex
+    ) -> None: ...
+    def run(
+        self,
+        values: numpy.typing.NDArray[numpy.float32] | numpy.typing.NDArray[numpy.float64],
+        interval_s: typing.SupportsFloat | typing.SupportsIndex,
+        *,
+        bits: numpy.typing.NDArray[numpy.float32] | None = None,
+    ) -> list[typing.Any]: ...
 
 class Exposition:
     def __init__(

@@ -84,6 +84,7 @@ class LeafEntry(Struct, frozen=True):
     documentation: str = ""
     reference: str = ""
     options: list[Option] = []
+    use: str = ""
 
 
 class CriterionEntry(Struct, frozen=True):
@@ -157,6 +158,7 @@ class LeafSettings(Struct, frozen=True, kw_only=True):
 
     enabled: bool = True
     options: dict[str, float] = {}
+    series: tuple[str, ...] = ()
 
 
 class Alarms(Struct, frozen=True, kw_only=True):
@@ -412,6 +414,7 @@ class Config(Struct, frozen=True, kw_only=True):
                 stall_share=self.bursts.stall_share,
             ),
             detectors={name: leaf.options for name, leaf in self.detectors.items()},
+            named_series={name: leaf.series for name, leaf in self.detectors.items() if leaf.series},
             auditors={name: leaf.options for name, leaf in self.auditors.items()},
             criteria={name: leaf.options for name, leaf in self.criteria.items()},
             constraints=tuple(msgspec.convert(msgspec.to_builtins(row), ConstraintChoice) for row in self.constraints),
@@ -558,6 +561,19 @@ def _leaf_keys(options: list[Option]) -> tuple[_Key, ...]:
     )
 
 
+_SERIES: Final = _Key(
+    name="series",
+    field="series",
+    kind="texts",
+    default=(),
+    documentation='Patterns of the full names of the series that it judges: "system.memory.*".',
+)
+
+
+def _detector_keys(entry: LeafEntry) -> tuple[_Key, ...]:
+    return (*_leaf_keys(entry.options), _SERIES) if entry.use == "named" else _leaf_keys(entry.options)
+
+
 def _source_keys(entry: SourceEntry) -> tuple[_Key, ...]:
     enabled, interval, targets = _keys(SourceSettings)
     keys = (enabled, msgspec.structs.replace(interval, default=entry.interval_ms), *_leaf_keys(entry.options)[1:])
@@ -581,7 +597,8 @@ class _Group(Struct, frozen=True):
 
 
 def _leaf(values: dict[str, Any]) -> LeafSettings:
-    return LeafSettings(enabled=values["enabled"], options={k: v for k, v in values.items() if k != "enabled"})
+    fixed = {name: values.pop(name) for name in ("enabled", "series") if name in values}
+    return LeafSettings(**fixed, options=values)
 
 
 def _schema(catalogue: Catalogue) -> dict[str, type[Struct] | _Group]:
@@ -590,7 +607,7 @@ def _schema(catalogue: Catalogue) -> dict[str, type[Struct] | _Group]:
     def leaves(noun: str, entries: list[LeafEntry] | list[CriterionEntry]) -> _Group:
         return _Group(
             noun,
-            {e.name: _leaf_keys(e.options) for e in entries},
+            {e.name: _detector_keys(e) if isinstance(e, LeafEntry) else _leaf_keys(e.options) for e in entries},
             {e.name: _leaf_documentation(e) for e in entries},
             _leaf,
         )

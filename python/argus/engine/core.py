@@ -103,7 +103,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     Money is integer nano-USD (1e-9 USD); prices are nano-USD per million tokens (input, output), key "" = the upper
     bound for models that are not listed. `price_changes` holds model, Unix ns from which on it costs so, and both prices.
-    `caps_nusd` has keys host, tenant, agent, session.
+    `caps_nusd` has keys host, tenant, agent, session. `named_series`: detector that runs apart from the fused ones ->
+    patterns of the full names of the series it judges ("system.memory.*").
     """
 
     proc: str = "/proc"
@@ -115,6 +116,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     tick_ms: int = 1000
     bursts: BurstChoice = BurstChoice()
     detectors: dict[str, dict[str, float]] = {}
+    named_series: dict[str, tuple[str, ...]] = {}
     auditors: dict[str, dict[str, float]] = {}
     criteria: dict[str, dict[str, float]] = {}
     constraints: tuple[ConstraintChoice, ...] = ()
@@ -301,6 +303,7 @@ class Engine:
                 window_ms=options.tick_ms,
                 bursts=msgspec.structs.astuple(options.bursts),
                 detectors=_leaves(described["detectors"], options.detectors, options.disabled, "detectors"),
+                named={name: list(patterns) for name, patterns in options.named_series.items()},
                 auditors=_leaves(described["auditors"], options.auditors, options.disabled, "auditors"),
                 criteria=_leaves(described["criteria"], options.criteria, options.disabled, "criteria"),
                 constraints=[constraint_row(choice) for choice in options.constraints],
@@ -620,6 +623,9 @@ def _check(options: EngineOptions, described: dict[str, list[dict[str, Any]]]) -
     for table, given, names in (("sources", set(options.sources), set(sources)), ("disabled", options.disabled, known)):
         if unknown := sorted(set(given) - names):
             raise ValueError(f"{table}: no leaf {unknown[0]!r}; known: {', '.join(sorted(names))}")
+    apart = sorted(leaf["name"] for leaf in described["detectors"] if leaf["use"] == "named")
+    if strangers := sorted(set(options.named_series) - set(apart)):
+        raise ValueError(f"named_series: expected one of {', '.join(apart)}, found {strangers[0]!r}")
     for kind, nusd in options.caps_nusd.items():
         if kind not in _CAPPED:
             raise ValueError(f"caps_nusd: expected one of {', '.join(_CAPPED)}, found {kind!r}")

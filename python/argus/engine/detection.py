@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -179,6 +179,40 @@ class Scores:
         )
 
 
+class LightScores:
+    """What `detect(..., tier="light")` found: residual, two-sided CUSUM and silence alone.
+
+    Attributes
+    ----------
+    bits : float32, shape (n_time, n_series); see `cpp/engine/light_bank.hpp`. A missing value has those of its gap
+    alarms : list of (row, column, bits, value, expected); value NaN = the series is silent. Bits that chance reaches
+        `false_alarms_per_day` times a day over all series, if tails are exponential: nothing corrects it afterwards
+    """
+
+    def __init__(
+        self, values: NDArray[Any], times_ns: NDArray[np.int64], false_alarms_per_day: float, progress: Progress | None
+    ) -> None:
+        rows, series = values.shape
+        self.bits: NDArray[np.float32] = np.zeros(values.shape, np.float32)
+        self.alarms: list[tuple[int, int, float, float, float]] = []
+        if rows == 0 or series == 0:
+            return
+        interval_s = float(np.median(np.diff(times_ns[:10_000]))) * 1e-9 if rows > 1 else 0.0
+        bank = _core.LightBank(series, false_alarms_per_day)
+        step = max(1, _VALUES_PER_CALL // series)
+        for first in range(0, rows, step):
+            block = slice(first, min(first + step, rows))
+            said = bank.run(values[block], interval_s, bits=self.bits[block])
+            self.alarms += [(first + row, *rest) for row, *rest in said]
+            if progress is not None:
+                progress(block.stop / rows)
+
+    def __repr__(self) -> str:
+        rows, series = self.bits.shape
+        return f"LightScores({rows} rows, {series} series, {len(self.alarms)} alarms)"
+
+
+@overload
 def detect(
     values: ArrayLike,
     times_s: ArrayLike,
@@ -186,7 +220,27 @@ def detect(
     names: Sequence[str] | None = None,
     false_alarms_per_day: float | None = None,
     progress: Progress | None = None,
-) -> Scores:
+    tier: Literal["full"] = "full",
+) -> Scores: ...
+@overload
+def detect(
+    values: ArrayLike,
+    times_s: ArrayLike,
+    *,
+    names: Sequence[str] | None = None,
+    false_alarms_per_day: float | None = None,
+    progress: Progress | None = None,
+    tier: Literal["light"],
+) -> LightScores: ...
+def detect(
+    values: ArrayLike,
+    times_s: ArrayLike,
+    *,
+    names: Sequence[str] | None = None,
+    false_alarms_per_day: float | None = None,
+    progress: Progress | None = None,
+    tier: Literal["full", "light"] = "full",
+) -> Scores | LightScores:
     """Score every value of every series against its own past: causal, one pass, deterministic.
 
     Parameters
@@ -198,10 +252,11 @@ def detect(
         from which each other's alarm levels are learned; default: all are
     false_alarms_per_day : budget of `anomalies`, for all series together; default 1
     progress : called with the share done, 0 to 1, after each block of rows
+    tier : "light" = residual, shift and silence alone, for a million series
 
     Returns
     -------
-    Scores
+    Scores, or LightScores
 
     Raises
     ------
@@ -224,7 +279,12 @@ def detect(
     called = list(names) if names is not None else []
     if names is not None and len(called) != rows.shape[1]:
         raise UsageError(f"detect: names: expected {rows.shape[1]}, one a series, found {len(called)}; nothing scored")
-    return Scores(rows, _checked_times(times_s, rows.shape[0]), called, budget, progress)
+    times = _checked_times(times_s, rows.shape[0])
+    if tier not in ("full", "light"):
+        raise UsageError(f"detect: tier: expected 'full' or 'light', found {tier!r}; nothing scored")
+    if tier == "light":
+        return LightScores(rows, times, budget, progress)
+    return Scores(rows, times, called, budget, progress)
 
 
 def _checked_values(values: ArrayLike) -> NDArray[Any]:

@@ -517,6 +517,102 @@ TEST_CASE("engine: a suspended series is observed and kept, but neither judged n
     CHECK(engine.bank().expected()[slot] == doctest::Approx(9000000.0 * 1024));
 }
 
+// Steps of a host whose sources all arrive, apart from what a test takes away.
+struct Stepped {
+    Tree tree{"6.18"};
+    Engine engine;
+    std::vector<Anomaly> out;
+    int tick = 0;
+
+    explicit Stepped(EngineOptions (*change)(EngineOptions) = nullptr)
+        : engine(change != nullptr ? change(fixture(tree)) : fixture(tree)) {}
+    // What the detector says in the next `count` ticks.
+    std::vector<Anomaly> steps(int count, const std::string& detector = "silence") {
+        out.clear();
+        for (int i = 0; i < count; ++i) {
+            until_due();
+            engine.step(kStart + tick++ * kSecond, out);
+        }
+        std::erase_if(out, [&](const Anomaly& a) { return a.detector != detector; });
+        return out;
+    }
+};
+
+TEST_CASE("engine: a series that stops arriving is one anomaly, and one more when it is back; constant ones are none") {
+    Stepped host([](EngineOptions options) {
+        options.silence = std::vector<double>{3.0, 3.0, 0.0};  // no day of settling: a frozen one would be told
+        return options;
+    });
+    CHECK(host.steps(60).empty());
+    const std::string uptime = test::slurp(host.tree.path("proc/uptime"));
+    host.tree.write("proc/uptime", "");
+    const auto gone = host.steps(30);
+    REQUIRE(gone.size() == 1);
+    CHECK(gone[0].series == "system.uptime");
+    CHECK(gone[0].message.find("system.uptime stopped arriving: nothing for ") == 0);
+    CHECK(gone[0].bits >= 10.0);
+    CHECK(gone[0].family == Family::host);
+    host.tree.write("proc/uptime", uptime);
+    const auto back = host.steps(10);
+    REQUIRE(back.size() == 1);
+    CHECK(back[0].message == "system.uptime arrives again");
+}
+
+TEST_CASE("engine: a source that dies with many series is one anomaly, and one when it is back") {
+    Stepped host;
+    CHECK(host.steps(60).empty());
+    const std::string memory = test::slurp(host.tree.path("proc/meminfo"));
+    host.tree.write("proc/meminfo", "");
+    const auto gone = host.steps(30);
+    REQUIRE(gone.size() == 1);
+    CHECK(gone[0].message.find("more with it") != std::string::npos);
+    CHECK(gone[0].evidence.size() == 8);
+    host.tree.write("proc/meminfo", memory);
+    const auto back = host.steps(10);
+    REQUIRE(back.size() == 1);
+    CHECK(back[0].message.find("arrives again; ") != std::string::npos);
+}
+
+TEST_CASE("engine: what is suspended is not told silent") {
+    Stepped host;
+    CHECK(host.steps(60).empty());
+    host.engine.suspend({{"system.*", false}});
+    host.tree.write("proc/meminfo", "");
+    host.tree.write("proc/loadavg", "");
+    CHECK(host.steps(30).empty());
+    host.engine.suspend({});
+    CHECK(host.steps(30).size() >= 1);  // still gone
+}
+
+TEST_CASE("engine: a named detector judges the series that fit its patterns, and is saved with the others") {
+    const auto named = [](EngineOptions options) {
+        options.bank.detectors.clear();  // nothing else speaks
+        options.silence.reset();
+        options.bank.false_alarms_per_day = 1e5;  // ticks are 11 ms: some 8 million a day
+        options.named.push_back({{&detectors::shift_detector, {}}, {"system.cpu.load_average.1?"}});
+        return options;
+    };
+    Stepped host(named);
+    const auto load = [&](double one, double five) {
+        host.tree.write("proc/loadavg", std::to_string(one) + " " + std::to_string(five) + " 0.10 1/100 4242\n");
+    };
+    for (int i = 0; i < 250; ++i) {
+        const double usual = 0.5 + 0.01 * ((i * 7) % 10);
+        load(usual, usual);
+        for (const Anomaly& a : host.steps(1, "shift")) CHECK(a.series == kLoad);
+    }
+    const auto state = host.engine.snapshot();
+    load(9.0, 9.0);
+    const auto said = host.steps(30, "shift");
+    REQUIRE(said.size() >= 1);
+    for (const Anomaly& a : said) CHECK(a.series == kLoad);
+    Stepped other(named);
+    other.engine.restore(state);
+    CHECK(other.engine.snapshot() == state);
+    Stepped without;
+    CHECK_THROWS_AS(without.engine.restore(state), CodecError);
+}
+
 TEST_CASE("engine: a state that is damaged or of other options is refused and changes nothing") {
     EngineOptions options = events_only();
     options.events.ledger.default_cap[static_cast<std::size_t>(ScopeKind::session)] = 100 * kUsd;
