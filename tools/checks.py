@@ -7,7 +7,10 @@ Standard library only.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,26 +58,45 @@ class Bench:
 
     def command(self, command: Sequence[str | Path], **extra: str) -> None:
         """Run one command; raises CalledProcessError or TimeoutExpired, with everything it started gone."""
-        with self.log.open("ab") as log:
-            log.write(f"$ {' '.join(map(str, command))}\n".encode())
-            log.flush()
-            process = subprocess.Popen(
-                command,
-                cwd=self.root,
-                env={**self.env, **extra},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            try:
-                status = process.wait(STEP_TIMEOUT_S)
-            except BaseException:
-                os.killpg(process.pid, signal.SIGKILL)
+        self.side_by_side([command], **extra)
+
+    def side_by_side(self, commands: Sequence[Sequence[str | Path]], **extra: str) -> None:
+        """Run commands at once, their output one after the other in the log; raises as `command` does."""
+        logs = [self.log.with_suffix(f".{number}") for number in range(len(commands))]
+        running: list[subprocess.Popen[bytes]] = []
+        deadline = time.monotonic() + STEP_TIMEOUT_S
+        try:
+            for command, path in zip(commands, logs, strict=True):
+                with path.open("wb") as log:
+                    log.write(f"$ {' '.join(map(str, command))}\n".encode())
+                    log.flush()
+                    running.append(
+                        subprocess.Popen(
+                            command,
+                            cwd=self.root,
+                            env={**self.env, **extra},
+                            stdin=subprocess.DEVNULL,
+                            stdout=log,
+                            stderr=subprocess.STDOUT,
+                            start_new_session=True,
+                        )
+                    )
+            statuses = [process.wait(max(0.0, deadline - time.monotonic())) for process in running]
+        except BaseException:
+            for process in running:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-                raise
-        if status:
-            raise subprocess.CalledProcessError(status, list(map(str, command)))
+            raise
+        finally:
+            with self.log.open("ab") as whole:
+                for path in logs:
+                    if path.exists():
+                        whole.write(path.read_bytes())
+                        path.unlink()
+        for status, command in zip(statuses, commands, strict=True):
+            if status:
+                raise subprocess.CalledProcessError(status, list(map(str, command)))
 
     def check(self, name: str, work: Callable[[], str | None]) -> Outcome:
         """Run one check and say at once how it went."""
@@ -110,9 +132,26 @@ def cpp_tests(bench: Bench, folder: str, cxx: str, sanitize: str) -> str:
     }
     # The thread sanitizer's shadow does not fit every address-space layout that a newer kernel randomises to.
     fixed = ["setarch", "-R"] if sanitize == "thread" and _can_fix_layout() else []
-    bench.command([*fixed, build / "argus_tests"], **runtime)
-    lines = [line for line in bench.log.read_text(errors="replace").splitlines() if "test cases:" in line]
-    return lines[-1].replace("[doctest] ", "") if lines else ""
+    cases = _count_cases([*fixed, build / "argus_tests"], {**bench.env, **runtime})
+    ranges = _ranges(cases, os.cpu_count() or 1)
+    bench.side_by_side(
+        [[*fixed, build / "argus_tests", f"--first={first}", f"--last={last}"] for first, last in ranges], **runtime
+    )
+    return f"{cases} cases passed"
+
+
+def _count_cases(command: Sequence[str | Path], env: Mapping[str, str]) -> int:
+    told = subprocess.run([*command, "--count"], env=env, capture_output=True, text=True, timeout=60).stdout
+    found = re.search(r"current filters: (\d+)", told)
+    if found is None:
+        raise OSError(f"{command[-1]} --count: expected a number of test cases, found {told[-200:]!r}")
+    return int(found[1])
+
+
+def _ranges(cases: int, parts: int) -> list[tuple[int, int]]:
+    """First and last number of each part of 1 to `cases`, as equal as can be."""
+    ends = [cases * part // parts for part in range(parts + 1)]
+    return [(first + 1, last) for first, last in itertools.pairwise(ends) if last > first]
 
 
 def model(bench: Bench) -> str:

@@ -33,6 +33,23 @@ def test_a_hanging_command_is_ended(bench, monkeypatch):
     assert "FAILED" == outcome.state and outcome.seconds < 30
 
 
+def test_commands_side_by_side_are_all_run_and_told_and_one_failure_fails(bench, capsys):
+    said = [[sys.executable, "-c", f"print('number {n}'); raise SystemExit({n % 2})"] for n in range(3)]
+    outcome = bench.check("several", lambda: bench.side_by_side(said))
+    assert "FAILED" == outcome.state
+    shown = capsys.readouterr().out
+    assert all(f"number {n}" in shown for n in range(3))
+    assert [path.name for path in bench.logs.iterdir()] == ["several.log"]
+    assert "ok" == bench.check("some", lambda: bench.side_by_side(said[::2])).state
+
+
+@pytest.mark.parametrize(("cases", "parts"), [(0, 2), (1, 2), (7, 3), (931, 2), (5, 1)])
+def test_ranges_hold_every_case_once(cases, parts):
+    ranges = checks._ranges(cases, parts)
+    assert [n for first, last in ranges for n in range(first, last + 1)] == list(range(1, cases + 1))
+    assert len(ranges) <= parts
+
+
 def test_what_cannot_be_run_is_a_loud_notice(bench, capsys):
     (bench.root / "tests/fuzz").mkdir(parents=True)
     (bench.root / "tests/fuzz/fuzz_x.cpp").touch()
