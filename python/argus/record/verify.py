@@ -106,6 +106,8 @@ def _verify_once(
             db.text_factory = bytearray  # tells TEXT from BLOB (bytes), and never fails on bad UTF-8
             db.execute("BEGIN")
             _check_schema(db)
+            if not live:
+                _check_size(db, file)
             _walk(db, keys, state, witness)
     except _BadError as bad:
         first_bad, reason = bad.seq, str(bad)
@@ -253,6 +255,13 @@ def _check_schema(db: sqlite3.Connection) -> None:
     if found != SCHEMA:
         odd = sorted({name for (_, name), _ in found.items() ^ SCHEMA.items()})
         raise _BadError(f"tables or triggers that keep the journal append-only were altered: {', '.join(odd)[:200]}")
+
+
+def _check_size(db: sqlite3.Connection, file: Path) -> None:
+    """SQLite reads zeros for what is cut off within the last page, and may never miss it."""
+    page = db.execute("PRAGMA page_size").fetchone()[0]
+    if file.stat().st_size % page:
+        raise _BadError(f"ends within a page of {page} bytes: the file was cut")
 
 
 @contextlib.contextmanager

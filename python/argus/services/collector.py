@@ -166,6 +166,7 @@ class Collector:
         self._engine.attach_control(str(config.control / "epoch"))
         self._drift = DriftWatch(self._engine.host)
         self._take_up_learned()
+        self._renew_windows()
         self._open_sockets(stack)
         recovered = self._control.recover()
         self._adopt_flags(recovered=True)

@@ -270,6 +270,13 @@ def test_truncated_file_is_not_ok(clean: Path, keep: int) -> None:
     assert not report.ok and report.reason
 
 
+def test_a_cut_that_takes_only_zeros_is_told(clean: Path) -> None:
+    clean.write_bytes(clean.read_bytes() + bytes(4096))
+    assert check(clean).ok
+    clean.write_bytes(clean.read_bytes()[:-1])
+    assert "the file was cut" in check(clean).reason
+
+
 def test_what_is_no_journal_is_said(tmp_path: Path, clean: Path) -> None:
     rubbish = tmp_path / "rubbish"
     rubbish.write_bytes(b"x" * 10_000)

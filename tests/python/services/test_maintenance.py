@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from test_end_to_end import argus, configuration, wait_ready
 from argus.config import DAYS, MaintenanceSettings
 from argus.errors import UsageError
 from argus.services.maintenance import Calendar, Window, WindowKind, occurrence, suspensions, window_words
+from argus.wire.zmq import CommandClient
 
 NS = 1_000_000_000
 MINUTE = 60
@@ -164,9 +166,12 @@ def test_windows_and_what_was_learned_outlive_the_collector(tmp_path: Path):
     )
     process = collect(tmp_path)
     try:
-        status = json.loads(argus(tmp_path, "status", "--config", "argus.toml", "--json").stdout)
-        assert "swap until" in status["maintenance"]
-        assert int(status["maintenance"].split()[0]) > 5
+        told = CommandClient(tmp_path / "argus-data", timeout_s=20)
+        assert "swap until" in told.request({"verb": "status"})["maintenance"]
+        until = time.monotonic() + 20
+        while int((words_now := told.request({"verb": "status"})["maintenance"]).split()[0]) <= 5:
+            assert time.monotonic() < until, words_now
+            time.sleep(0.1)
         ended = argus(tmp_path, "maintenance", "end", "swap", "--config", "argus.toml")
         assert ended.returncode == 0
         assert "swap" not in ended.stdout
